@@ -1,0 +1,1 @@
+"""Everything that stores documents and finds candidates."""

@@ -1,0 +1,1 @@
+"""Which windows to look at, in what order."""

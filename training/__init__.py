@@ -1,0 +1,1 @@
+"""Everything offline: evaluation, learning, promotion."""
