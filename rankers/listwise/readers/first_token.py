@@ -1,0 +1,58 @@
+"""FIRST (arXiv 2406.15657): the logits of the labels at the one position where the answer begins are the ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rankers.errors import WorkerError
+from rankers.listwise.labels import LabelSet
+from rankers.listwise.windows import Window, WindowOutcome
+from rankers.protocols import LanguageModel, TokenIds
+
+
+class FirstTokenReader:
+    """Reads a window with one prefill; no token is generated.
+
+    Parameters
+    ----------
+    model
+        Gives the logits.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+
+    def read(self, prompts: Sequence[TokenIds], windows: Sequence[Window], *, labels: LabelSet) -> list[WindowOutcome]:
+        """Order each window by the logits of its labels.
+
+        Parameters
+        ----------
+        prompts
+            One per window; each ends where a label would come next.
+        windows
+            Candidates in the order shown.
+        labels
+            The first n of them belong to a window of n.
+
+        Returns
+        -------
+        list of WindowOutcome
+            Logit descending; equal logits keep the order shown.
+
+        Raises
+        ------
+        WorkerError
+            If a logit is not a number.
+        """
+        read = self._model.next_token_logits(prompts, [labels.ids[: len(window)] for window in windows])
+        outcomes = []
+        for window, logits in zip(windows, read, strict=True):
+            if np.isnan(logits).any():
+                raise WorkerError(
+                    "the language model gave a logit that is not a number; load it in float32 or bfloat16"
+                )
+            best_first = np.argsort(-logits, kind="stable")
+            outcomes.append(WindowOutcome(tuple(window[i] for i in best_first), tuple(map(float, logits))))
+        return outcomes

@@ -1,0 +1,76 @@
+"""The output layer of a language model, read one row at a time.
+
+Exact for linear heads with a bias, a scale (Cohere: logits * logit_scale; Granite: logits / logits_scaling) or
+soft-capping (Gemma 2: c * tanh(logits / c)). The engine compares with the model's own forward pass when it loads one,
+so a head that does anything else is refused rather than misread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rankers.errors import ConfigError
+from rankers.protocols import TokenIds
+
+
+class OutputLayer:
+    """Rows of the output matrix of a model and what happens to a logit afterwards.
+
+    Parameters
+    ----------
+    network
+        A ``PreTrainedModel``.
+
+    Raises
+    ------
+    ConfigError
+        If the model has no output matrix.
+    """
+
+    def __init__(self, network: Any) -> None:
+        head = network.get_output_embeddings()
+        if not isinstance(head, torch.nn.Linear):
+            raise ConfigError(f"{network.config.name_or_path}: the output layer is {type(head).__name__}, not linear")
+        self._weight = head.weight  # [V, D]
+        self._bias = head.bias  # [V] or None
+        config = network.config.get_text_config()
+        self._scale = float(getattr(config, "logit_scale", None) or 1.0)
+        self._scale /= float(getattr(config, "logits_scaling", None) or 1.0)
+        self._soft_cap: float | None = getattr(config, "final_logit_softcapping", None)
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of rows, V."""
+        return int(self._weight.shape[0])
+
+    def logits(self, hidden: torch.Tensor, candidates: Sequence[TokenIds]) -> list[npt.NDArray[np.float32]]:
+        """Multiply each hidden state by the rows of its candidates, in float32.
+
+        Parameters
+        ----------
+        hidden
+            [B, D], one per prompt.
+        candidates
+            For each prompt, indexes of rows.
+
+        Returns
+        -------
+        list of ndarray
+            float32 [len(candidates[i])].
+        """
+        results = []
+        for state, wanted in zip(hidden, candidates, strict=True):
+            rows = torch.as_tensor(wanted, dtype=torch.long, device=hidden.device)
+            values = self._weight[rows].float() @ state.float()
+            if self._bias is not None:
+                values = values + self._bias[rows].float()
+            values = values * self._scale
+            if self._soft_cap:
+                values = self._soft_cap * torch.tanh(values / self._soft_cap)
+            results.append(values.cpu().numpy())
+        return results
