@@ -1,0 +1,320 @@
+"""Pipelines named in ``shortlist.yaml``, opened on demand.
+
+This lives in `index` because that is the lowest package that knows both retrievers and rankers; the service and the
+evaluation open the same pipelines through it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from index.directory import IndexDirectory
+from rankers.errors import ConfigError, NotFoundError
+from rankers.fusion import reciprocal_rank_fusion, weighted_fusion
+from rankers.pipeline import Pipeline, Stage
+from rankers.protocols import Ranker, Retriever
+from rankers.sources import resolve_model
+from rankers.types import Ranking
+
+if TYPE_CHECKING:
+    from index.encoders import Encoder
+
+T = TypeVar("T")
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BM25Spec(_Spec):
+    """Retrieve by BM25."""
+
+    kind: Literal["bm25"]
+
+
+class DenseSpec(_Spec):
+    """Retrieve by nearest vectors."""
+
+    kind: Literal["dense"]
+
+
+class HybridSpec(_Spec):
+    """Retrieve by both and fuse: `depth` candidates from each, reciprocal ranks or weighted (lexical, dense) scores."""
+
+    kind: Literal["hybrid"]
+    fusion: Literal["rrf", "weighted"] = "rrf"
+    weights: tuple[float, float] | None = None
+    depth: int = Field(100, ge=1)
+
+
+class ListwiseSpec(_Spec):
+    """Reorder with FIRST: windows of documents, read from one token's logits."""
+
+    kind: Literal["listwise"]
+    name: str = "first"
+    model: str
+    depth: int = Field(20, ge=1)
+    window: int = Field(20, ge=2)
+    stride: int = Field(10, ge=1)
+    passage_tokens: int = Field(100, ge=1)
+    template: str = "first"
+    device: str | None = None
+    dtype: str = "auto"
+    max_batch_tokens: int = Field(8192, ge=1)
+
+
+class CrossEncoderSpec(_Spec):
+    """Reorder by the scores of a cross-encoder, one document at a time."""
+
+    kind: Literal["cross-encoder"]
+    name: str = "cross-encoder"
+    model: str
+    depth: int = Field(50, ge=1)
+    max_tokens: int = Field(512, ge=8)
+    device: str | None = None
+
+
+RetrieverSpec = Annotated[BM25Spec | DenseSpec | HybridSpec, Field(discriminator="kind")]
+StageSpec = Annotated[ListwiseSpec | CrossEncoderSpec, Field(discriminator="kind")]
+
+
+class PipelineSpec(_Spec):
+    """One pipeline; without a retriever it only reranks."""
+
+    retriever: RetrieverSpec | None = None
+    stages: tuple[StageSpec, ...] = ()
+
+
+class PipelinesSpec(_Spec):
+    """The whole file."""
+
+    index: Path = Path("var/index")
+    models_dir: Path = Path("var/models")
+    encoder: str = "minilm"
+    default: str
+    aliases: Mapping[str, str] = {}
+    pipelines: Mapping[str, PipelineSpec] = Field(min_length=1)
+
+
+def load_pipelines(path: Path) -> Pipelines:
+    """Read a configuration; nothing is opened yet.
+
+    Parameters
+    ----------
+    path
+        A YAML file. Relative paths in it are relative to its folder.
+
+    Returns
+    -------
+    Pipelines
+        What the file names.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing or says something that cannot be; the message names the entry.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration at {path}; run: shortlist init, or name one with --config") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    try:
+        spec = PipelinesSpec.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from error
+    named = {"default": spec.default, **{f"aliases.{alias}": name for alias, name in spec.aliases.items()}}
+    for entry, name in named.items():
+        if name not in spec.pipelines:
+            raise ConfigError(f"{path}: {entry} is {name!r}, which is not one of {', '.join(spec.pipelines)}")
+    return Pipelines(spec, path.parent)
+
+
+def _explain(error: ValidationError) -> str:
+    details = (f"{'.'.join(map(str, e['loc'])) or 'the file'} is {e['input']!r}: {e['msg']}" for e in error.errors())
+    return "; ".join(details)
+
+
+class Pipelines:
+    """Opens pipelines by name. What two of them use, an index or a model, is loaded once.
+
+    A pipeline opened again after `shortlist index build` has finished runs over the new index.
+
+    Parameters
+    ----------
+    spec
+        A checked configuration.
+    folder
+        What its relative paths are relative to.
+    """
+
+    def __init__(self, spec: PipelinesSpec, folder: Path) -> None:
+        self.spec = spec
+        self.index_dir = folder / spec.index
+        self.models_dir = folder / spec.models_dir
+        self._opened: dict[tuple[object, ...], Any] = {}
+        self._versions: dict[Path, object] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all pipelines, as in the file."""
+        return tuple(self.spec.pipelines)
+
+    @property
+    def default(self) -> str:
+        """Name of the pipeline that serves requests which name none."""
+        return self.spec.default
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Other names, and the pipelines they stand for."""
+        return self.spec.aliases
+
+    def resolve(self, name: str | None) -> str:
+        """Turn a name, an alias or None into the name of a pipeline.
+
+        Parameters
+        ----------
+        name
+            What the caller asked for; None for the default.
+
+        Returns
+        -------
+        str
+            One of `names`.
+
+        Raises
+        ------
+        NotFoundError
+            If nothing goes by that name; the message lists what does.
+        """
+        chosen = self.spec.aliases.get(name, name) if name is not None else self.spec.default
+        if chosen not in self.spec.pipelines:
+            raise NotFoundError(f"no pipeline or model {name!r}; there are: {', '.join((*self.names, *self.aliases))}")
+        return chosen
+
+    def describe(self, name: str) -> dict[str, object]:
+        """Say what a pipeline is made of, ready for JSON."""
+        return {"name": name, **self.spec.pipelines[self.resolve(name)].model_dump(mode="json")}
+
+    def needs_dense(self, name: str) -> str | None:
+        """Name of the encoder a pipeline's index must have been built with, None if it needs no vectors."""
+        retriever = self.spec.pipelines[self.resolve(name)].retriever
+        return self.spec.encoder if isinstance(retriever, DenseSpec | HybridSpec) else None
+
+    def encoder(self) -> Encoder:
+        """The encoder of the configuration, loaded."""
+        return self._once(("encoder", self.spec.encoder), self._load_encoder)
+
+    def open(
+        self, name: str | None = None, *, index: Path | None = None, retriever: Retriever | None = None
+    ) -> Pipeline:
+        """Open a pipeline; models and indexes load on first use.
+
+        Parameters
+        ----------
+        name
+            A pipeline, an alias, or None for the default.
+        index
+            An index directory instead of the configured one.
+        retriever
+            A first stage instead of the configured one.
+
+        Returns
+        -------
+        Pipeline
+            Ready to run.
+
+        Raises
+        ------
+        NotFoundError
+            If a name, a model or the index does not exist.
+        ConfigError
+            If the index was built with another encoder.
+        """
+        name = self.resolve(name)
+        spec = self.spec.pipelines[name]
+        with self._lock:
+            if retriever is None and spec.retriever is not None:
+                retriever = self._retriever(spec.retriever, index or self.index_dir)
+            stages = tuple(
+                Stage(stage.name, self._once(("ranker", stage), partial(self._load_ranker, stage)), stage.depth)
+                for stage in spec.stages
+            )
+        return Pipeline(name, retriever, stages)
+
+    def _once(self, key: tuple[object, ...], load: Callable[[], T]) -> T:
+        with self._lock:
+            if key not in self._opened:
+                self._opened[key] = load()
+            opened: T = self._opened[key]
+            return opened
+
+    def _retriever(self, spec: BM25Spec | DenseSpec | HybridSpec, root: Path) -> Retriever:
+        directory = self._once(("index", root), partial(IndexDirectory, root))
+        version = directory.manifest().version
+        if self._versions.get(root) != version:
+            # Whoever still uses a retriever of the older version keeps it; we only stop handing it out.
+            self._opened = {key: value for key, value in self._opened.items() if key[:2] != ("retriever", root)}
+            self._versions[root] = version
+        return self._once(("retriever", root, spec), partial(self._load_retriever, spec, root))
+
+    def _load_retriever(self, spec: BM25Spec | DenseSpec | HybridSpec, root: Path) -> Retriever:
+        from index import retrievers
+        from index.hybrid import HybridRetriever
+
+        directory = self._once(("index", root), partial(IndexDirectory, root))
+        if isinstance(spec, BM25Spec):
+            return retrievers.BM25Retriever(directory.open_bm25(), directory.corpus)
+        if isinstance(spec, DenseSpec):
+            built_with = directory.manifest().encoder
+            if built_with != self.spec.encoder:
+                raise ConfigError(
+                    f"the index at {root} has vectors of {built_with!r}, the configuration says encoder "
+                    f"{self.spec.encoder!r}; build it again with: shortlist index build"
+                )
+            return retrievers.DenseRetriever(directory.open_dense(), self.encoder(), directory.corpus)
+        both = [self._retriever(part, root) for part in (BM25Spec(kind="bm25"), DenseSpec(kind="dense"))]
+        return HybridRetriever(both, _fusion(spec), depth=spec.depth)
+
+    def _load_encoder(self) -> Encoder:
+        from index.encoders import Encoder
+
+        return Encoder(resolve_model(self.spec.encoder, models_dir=self.models_dir))
+
+    def _load_ranker(self, spec: ListwiseSpec | CrossEncoderSpec) -> Ranker:
+        model = resolve_model(spec.model, models_dir=self.models_dir)
+        if isinstance(spec, CrossEncoderSpec):
+            from rankers.pointwise import CrossEncoderScorer, PointwiseRanker
+
+            return PointwiseRanker(CrossEncoderScorer(model, device=spec.device, max_tokens=spec.max_tokens))
+        from rankers.listwise.ranker import ListwiseRanker
+        from rankers.listwise.strategies.sliding import Sliding
+        from rankers.llm.transformers_engine import TransformersEngine
+
+        def load_engine() -> TransformersEngine:
+            return TransformersEngine.load(
+                model, device=spec.device, dtype=spec.dtype, max_batch_tokens=spec.max_batch_tokens
+            )
+
+        engine = self._once(("llm", model, spec.device, spec.dtype, spec.max_batch_tokens), load_engine)
+        return ListwiseRanker(
+            engine,
+            template=spec.template,
+            strategy=Sliding(size=spec.window, stride=spec.stride),
+            passage_tokens=spec.passage_tokens,
+        )
+
+
+def _fusion(spec: HybridSpec) -> Callable[[Sequence[Ranking]], Ranking]:
+    fuse = reciprocal_rank_fusion if spec.fusion == "rrf" else weighted_fusion
+    return partial(fuse, weights=spec.weights)
