@@ -1,0 +1,84 @@
+"""`shortlist evaluate` as a user runs it, over the real BM25."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.training.collection import write_beir
+
+CONFIG = """
+default: bm25
+pipelines:
+  bm25: {retriever: {kind: bm25}}
+  again: {retriever: {kind: bm25}}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluate")
+    write_beir(folder / "tiny")
+    (folder / "shortlist.yaml").write_text(CONFIG)
+    (folder / "run.trec").write_text("q1 Q0 d2 1 2.0 x\nq1 Q0 d1 2 1.0 x\nq2 Q0 d3 1 1.0 x\n")
+    return folder
+
+
+def run(folder: Path, *arguments: str, status: int = 0) -> str:
+    command = [sys.executable, "-m", "app.cli", "evaluate", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_a_beir_directory_is_indexed_once_and_evaluated(folder: Path) -> None:
+    shown = run(folder, "tiny", "-p", "bm25", "-p", "again")
+    assert "indexing words" in shown
+    report = json.loads((folder / "var/evaluations/tiny/report.json").read_text())
+    assert report["pipelines"]["bm25"]["measures"]["RR@10"]["mean"] == 1.0
+    assert report["pipelines"]["again"]["against_baseline"]["AP"]["ties"] == 3
+    assert "indexing words" not in run(folder, "tiny", "-p", "bm25", "--out", "second")
+
+
+def test_a_changed_collection_is_indexed_again(folder: Path) -> None:
+    run(folder, "tiny", "--out", "before")
+    corpus = folder / "tiny" / "corpus.jsonl"
+    before = corpus.read_text()
+    corpus.write_text(before.replace("ships sail the sea", "nothing of the kind"))
+    try:
+        assert "indexing words" in run(folder, "tiny", "--out", "changed")
+    finally:
+        corpus.write_text(before)
+    report = json.loads((folder / "changed" / "report.json").read_text())
+    assert report["pipelines"]["bm25"]["per_query"]["RR@10"]["q2"] == 0.0
+
+
+def test_a_stored_run_can_be_the_first_stage(folder: Path) -> None:
+    run(folder, "tiny", "--first-stage", "run.trec", "--out", "from-run", "-m", "RR@10")
+    report = json.loads((folder / "from-run" / "report.json").read_text())
+    assert report["pipelines"]["bm25"]["per_query"]["RR@10"] == {"q1": 1.0, "q2": 1.0, "q3": 0.0}
+
+
+def test_trec_files_and_a_limit(folder: Path) -> None:
+    (folder / "topics.tsv").write_text("q1\tcat mat\nq2\tsea ships\n")
+    arguments = ("--topics", "topics.tsv", "--qrels", "tiny/qrels/test.tsv", "--documents", "tiny/corpus.jsonl")
+    run(folder, *arguments, "--limit", "1", "--out", "trec")
+    assert json.loads((folder / "trec" / "report.json").read_text())["queries"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give a dataset, or --topics"),
+        (("nowhere",), "no dataset at 'nowhere'"),
+        (("tiny", "-p", "nope"), "no pipeline or model 'nope'"),
+        (("tiny", "-p", "bm25", "-p", "bm25"), "not all different"),
+        (("tiny", "-m", "nDCG@ten", "--out", "bad-measure"), "nDCG@ten"),
+        (("--topics", "topics.tsv"), "--topics needs --qrels"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(folder: Path, arguments: tuple[str, ...], message: str) -> None:
+    assert message in " ".join(run(folder, *arguments, status=2).split())
