@@ -276,13 +276,13 @@ class Pipelines:
         if isinstance(spec, BM25Spec):
             return retrievers.BM25Retriever(directory.open_bm25(), directory.corpus)
         if isinstance(spec, DenseSpec):
-            built_with = directory.manifest().encoder
+            vectors, built_with = directory.open_dense(), directory.manifest().encoder
             if built_with != self.spec.encoder:
                 raise ConfigError(
                     f"the index at {root} has vectors of {built_with!r}, the configuration says encoder "
                     f"{self.spec.encoder!r}; build it again with: shortlist index build"
                 )
-            return retrievers.DenseRetriever(directory.open_dense(), self.encoder(), directory.corpus)
+            return retrievers.DenseRetriever(vectors, self.encoder(), directory.corpus)
         both = [self._retriever(part, root) for part in (BM25Spec(kind="bm25"), DenseSpec(kind="dense"))]
         return HybridRetriever(both, _fusion(spec), depth=spec.depth)
 
