@@ -296,7 +296,8 @@ class Pipelines:
         if isinstance(spec, CrossEncoderSpec):
             from rankers.pointwise import CrossEncoderScorer, PointwiseRanker
 
-            return PointwiseRanker(CrossEncoderScorer(model, device=spec.device, max_tokens=spec.max_tokens))
+            scorer = CrossEncoderScorer(model, device=spec.device, max_tokens=spec.max_tokens)
+            return PointwiseRanker(scorer, max_pair_tokens=spec.max_tokens)
         from rankers.listwise.ranker import ListwiseRanker
         from rankers.listwise.strategies.sliding import Sliding
         from rankers.llm.transformers_engine import TransformersEngine

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rankers.batching import token_batches
+from rankers.batching import CPU_PASS_TOKENS, token_batches
 from rankers.errors import ConfigError
 from rankers.protocols import Scorer
 from rankers.types import Document, Evidence, PairScores, Query, Ranking, Reading, ScoreKind
@@ -68,6 +68,7 @@ class CrossEncoderScorer:
         # The one setting that every version of sentence-transformers cuts pairs by.
         self._tokenizer.model_max_length = self.max_tokens
         self._max_batch_tokens = max_batch_tokens
+        self._pass_tokens = CPU_PASS_TOKENS if self._model.device.type == "cpu" else None
 
     def score(self, pairs: Sequence[tuple[Query, Document]]) -> PairScores:
         """Score pairs: one raw logit each, no activation.
@@ -80,21 +81,21 @@ class CrossEncoderScorer:
         Returns
         -------
         PairScores
-            Logits float64 [n] in the order given, and how much of each document was read.
+            Logits float64 [n] in the order given, how much of each document was read, and the tokens of each pair.
         """
         import torch
 
         texts = [(query.text, document.content) for query, document in pairs]
         lengths, readings = self._measure(texts)
         scores = np.empty(len(texts), dtype=np.float64)
-        for batch in token_batches(lengths, max_batch_tokens=self._max_batch_tokens):
+        for batch in token_batches(lengths, max_batch_tokens=self._max_batch_tokens, pass_tokens=self._pass_tokens):
             scores[batch] = self._model.predict(
                 [texts[i] for i in batch],
                 batch_size=len(batch),
                 activation_fn=torch.nn.Identity(),
                 show_progress_bar=False,
             )
-        return PairScores(scores, tuple(readings))
+        return PairScores(scores, tuple(readings), tuple(lengths))
 
     def _measure(self, texts: Sequence[tuple[str, str]]) -> tuple[list[int], list[Reading]]:
         """Give the tokens of each pair as it is read, and how much of its document that is."""
@@ -140,10 +141,10 @@ class PointwiseRanker:
         Returns
         -------
         list of Ranking
-            One per ranking, with the scorer's scores. `evidence` counts the tokens of documents.
+            One per ranking, with the scorer's scores.
         """
         pairs = [(ranking.query, document) for ranking in rankings for document in ranking.documents]
-        scored = self._scorer.score(pairs) if pairs else PairScores(np.empty(0), ())
+        scored = self._scorer.score(pairs) if pairs else PairScores(np.empty(0), (), ())
         results, start = [], 0
         for ranking in rankings:
             part = slice(start, start + len(ranking))
@@ -155,7 +156,7 @@ class PointwiseRanker:
                     scored.scores[part],
                     score_kind=self._scorer.score_kind,
                     previous=ranking,
-                    evidence=Evidence(tokens=sum(r.tokens_used for r in readings.values()), readings=readings),
+                    evidence=Evidence(tokens=sum(scored.tokens[part]), readings=readings),
                 )
             )
             start += len(ranking)

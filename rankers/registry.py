@@ -80,6 +80,9 @@ class ModelRegistry:
         try:
             write(staging)
             (staging / CARD_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n")
+            # Temporary folders are for their owner alone; a model is for every user of the machine.
+            for path in (staging, *staging.rglob("*")):
+                path.chmod(0o755 if path.is_dir() else 0o644)
             staging.rename(target)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)

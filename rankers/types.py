@@ -87,10 +87,11 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class PairScores:
-    """Scores of n (query, document) pairs, float64 [n], and how much of each document was read."""
+    """Scores of n (query, document) pairs, float64 [n]; how much of each document was read; tokens of each pair."""
 
     scores: npt.NDArray[np.float64]
     readings: tuple[Reading, ...]
+    tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ class PromptBuilder:
         self._passage_space = " " if self._passage.endswith(" " + _mark("{text}", (TEXT,))) else ""
 
     def encode_passage(self, text: str) -> EncodedPassage:
-        """Encode the text of a document: on one line, label look-alikes defused, cut to the budget by ids.
+        """Encode the text of a document: on one line, text like a label defused, cut to the budget by ids.
 
         Parameters
         ----------

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rankers.batching import token_batches
+from rankers.batching import CPU_PASS_TOKENS, token_batches
 from rankers.errors import ConfigError, InvalidInputError
 from rankers.llm.gguf import GGUF_SUFFIX, load_gguf
 from rankers.llm.output_layer import OutputLayer
@@ -55,15 +55,14 @@ class TransformersEngine:
         self._text = PromptTokenizer(tokenizer)
         self._output = OutputLayer(network)
         self._max_batch_tokens = max_batch_tokens
+        self._pass_tokens = CPU_PASS_TOKENS if network.device.type == "cpu" else None
         self.name = str(network.config.name_or_path)
         config = network.config.get_text_config()
         self.context_tokens: int | None = getattr(config, "max_position_embeddings", None)
         self._verify()
 
     @classmethod
-    def load(
-        cls, model: str, *, device: str | None = None, dtype: str = "auto", max_batch_tokens: int = 8192
-    ) -> TransformersEngine:
+    def load(cls, model: str, *, device: str | None = None, dtype: str = "auto", max_batch_tokens: int = 8192) -> Self:
         """Load a model.
 
         Parameters
@@ -137,7 +136,8 @@ class TransformersEngine:
         """
         self._check(prompts, candidates)
         results: list[npt.NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(prompts)
-        for batch in token_batches([len(prompt) for prompt in prompts], max_batch_tokens=self._max_batch_tokens):
+        lengths = [len(prompt) for prompt in prompts]
+        for batch in token_batches(lengths, max_batch_tokens=self._max_batch_tokens, pass_tokens=self._pass_tokens):
             hidden = self._last_hidden([prompts[i] for i in batch])  # [B, D]
             logits = self._output.logits(hidden, [candidates[i] for i in batch])
             for i, values in zip(batch, logits, strict=True):

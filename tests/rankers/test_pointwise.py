@@ -112,7 +112,7 @@ class Length:
 
     def score(self, pairs: Sequence[tuple[Query, Document]]) -> PairScores:
         lengths = [len(document.text) for _, document in pairs]
-        return PairScores(np.array(lengths, dtype=np.float64), tuple(Reading(n, n) for n in lengths))
+        return PairScores(np.array(lengths, dtype=np.float64), tuple(Reading(n, n) for n in lengths), tuple(lengths))
 
 
 def test_any_scorer_makes_a_ranker() -> None:

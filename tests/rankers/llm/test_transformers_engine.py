@@ -115,7 +115,7 @@ def test_one_position_is_computed_and_only_the_rows_asked_for() -> None:
     network.base_model.register_forward_hook(body_ran)
     network.lm_head.register_forward_hook(lambda *call: heads.append(call))
     with OutputShapes() as shapes:
-        engine.next_token_logits([[5] * 30, [6] * 17], [[40, 41, 42], [43, 44, 45]])
+        engine.next_token_logits([[5] * 30, [6] * 20], [[40, 41, 42], [43, 44, 45]])
 
     assert bodies == [(2, 30)]  # one pass for both prompts: no step is decoded after it
     assert caches == [None]
