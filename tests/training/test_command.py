@@ -45,11 +45,13 @@ def test_a_beir_directory_is_indexed_once_and_evaluated(folder: Path) -> None:
 
 def test_a_changed_collection_is_indexed_again(folder: Path) -> None:
     run(folder, "tiny", "--out", "before")
+    again = ("tiny", "--out", "before")
     corpus = folder / "tiny" / "corpus.jsonl"
     before = corpus.read_text()
     corpus.write_text(before.replace("ships sail the sea", "nothing of the kind"))
     try:
         assert "indexing words" in run(folder, "tiny", "--out", "changed")
+        assert "documents_sha256 was" in run(folder, *again, status=2)
     finally:
         corpus.write_text(before)
     report = json.loads((folder / "changed" / "report.json").read_text())
@@ -59,7 +61,23 @@ def test_a_changed_collection_is_indexed_again(folder: Path) -> None:
 def test_a_stored_run_can_be_the_first_stage(folder: Path) -> None:
     run(folder, "tiny", "--first-stage", "run.trec", "--out", "from-run", "-m", "RR@10")
     report = json.loads((folder / "from-run" / "report.json").read_text())
-    assert report["pipelines"]["bm25"]["per_query"]["RR@10"] == {"q1": 1.0, "q2": 1.0, "q3": 0.0}
+    assert report["pipelines"]["run"]["per_query"]["RR@10"] == {"q1": 1.0, "q2": 1.0, "q3": 0.0}
+
+
+def test_a_stored_run_that_has_changed_is_not_taken_for_the_old_one(folder: Path) -> None:
+    stored = folder / "changing.trec"
+    stored.write_text("q1 Q0 d1 1 1.0 x\n")
+    arguments = ("tiny", "--first-stage", stored.name, "--out", "changing")
+    run(folder, *arguments)
+    stored.write_text("q1 Q0 d3 1 1.0 x\n")
+    assert "belongs to another evaluation" in " ".join(run(folder, *arguments, status=2).split())
+
+
+def test_an_index_that_is_there_can_be_searched(folder: Path) -> None:
+    run(folder, "tiny", "--out", "built")
+    shown = run(folder, "tiny", "--index", "var/indexes/tiny", "--out", "given")
+    assert "indexing words" not in shown
+    assert (folder / "given" / "bm25.trec").read_bytes() == (folder / "built" / "bm25.trec").read_bytes()
 
 
 def test_trec_files_and_a_limit(folder: Path) -> None:

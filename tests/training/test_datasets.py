@@ -60,6 +60,17 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         load_dataset("irds:no/such/set")
 
 
+def test_a_query_twice_and_other_encodings_are_refused(tmp_path: Path) -> None:
+    topics, qrels = tmp_path / "topics.tsv", tmp_path / "qrels.txt"
+    topics.write_text("q1\tone\nq1\ttwo\n")
+    qrels.write_text("q1 0 d1 1\n")
+    with pytest.raises(InvalidInputError, match="query id 'q1' occurs more than once"):
+        load_trec(topics, qrels)
+    qrels.write_bytes(b"q1 0 d\xff 1\n")
+    with pytest.raises(InvalidInputError, match=r"qrels.txt, line 1: not UTF-8"):
+        read_qrels(qrels)
+
+
 def test_judgements_of_other_queries_are_refused(tmp_path: Path) -> None:
     other = tmp_path / "other.txt"
     other.write_text("q99 0 d3 3\n")

@@ -55,8 +55,9 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(dataset: Dataset, tm
     assert retriever.asked == ["q3"]
     assert resumed.run_path.read_bytes() == whole.run_path.read_bytes()
     again = WordOverlap()
-    evaluate(Pipeline("words", again), dataset, tmp_path / "out")
+    finished = evaluate(Pipeline("words", again), dataset, tmp_path / "out", batch_size=1)
     assert again.asked == []
+    assert finished.peak_memory_mib == resumed.peak_memory_mib  # what running took, not reading the journal
     evaluate(Pipeline("words", again), dataset, tmp_path / "out", fresh=True)
     assert again.asked == ["q1", "q2", "q3"]
 
@@ -96,8 +97,27 @@ def test_the_beginning_of_another_evaluation_is_not_gone_on_with(dataset: Datase
     evaluate(Pipeline("words", WordOverlap()), dataset, tmp_path, depth=3)
     with pytest.raises(InvalidInputError, match="depth was 3, is 2; choose another --out, or --fresh"):
         evaluate(Pipeline("words", WordOverlap()), dataset, tmp_path, depth=2)
-    with pytest.raises(InvalidInputError, match="configuration was"):
+    with pytest.raises(InvalidInputError, match="batch_size was 32, is 2"):
+        evaluate(Pipeline("words", WordOverlap()), dataset, tmp_path, depth=3, batch_size=2)
+    with pytest.raises(InvalidInputError, match=r"configuration\.model was None, is other;"):
         evaluate(Pipeline("words", WordOverlap()), dataset, tmp_path, depth=3, configuration={"model": "other"})
+
+
+def test_a_batch_cut_off_is_run_again_whole(dataset: Dataset, tmp_path: Path) -> None:
+    evaluate(Pipeline("words", WordOverlap()), dataset, tmp_path, batch_size=2)
+    journal = tmp_path / "words.journal.jsonl"
+    first, whole_batch = journal.read_text().splitlines()[:2]
+    journal.write_text(first + "\n" + whole_batch[:-20])
+    again = WordOverlap()
+    evaluate(Pipeline("words", again), dataset, tmp_path, batch_size=2)
+    assert again.asked == ["q1", "q2", "q3"]
+
+
+def test_memory_is_that_of_the_pipeline_alone(dataset: Dataset, tmp_path: Path) -> None:
+    before = evaluate(Pipeline("before", WordOverlap()), dataset, tmp_path)
+    assert len(b"x" * (400 * 2**20)) > 0  # resident for a moment, as the vectors of an index being built
+    after = evaluate(Pipeline("after", WordOverlap()), dataset, tmp_path)
+    assert after.peak_memory_mib < before.peak_memory_mib + 200
 
 
 def test_the_report_says_everything_three_times(dataset: Dataset, tmp_path: Path) -> None:
@@ -113,5 +133,5 @@ def test_the_report_says_everything_three_times(dataset: Dataset, tmp_path: Path
     for text in (html, markdown(report)):
         assert "nDCG@10 (linear gain)" in text
         assert "same-words" in text
-    assert html.count("data:image/png;base64,") == 3
+    assert html.count("data:image/png;base64,") == 4
     assert "http" not in html

@@ -54,6 +54,7 @@ def test_a_run_is_a_first_stage(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("q1 Q0 d1 1 x", "line 1: expected 6 fields"),
+        ("q1 Q0 d1 1 nan tag", "line 1: score is 'nan'"),
         ("q1 Q0 d1 1 high tag", "line 1: score is 'high'"),
         ("q1 Q0 d1 1 2 tag\nq1 Q0 d1 2 1 tag", "line 2: document 'd1' occurs twice"),
     ],
@@ -66,7 +67,7 @@ def test_bad_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="no run at"):
+    with pytest.raises(NotFoundError, match="no file"):
         read_run(tmp_path / "absent.trec")
     with pytest.raises(InvalidInputError, match="lacks 1 documents of the run, 'd77'"):
         RunRetriever({"q1": {"d77": 1.0}}, DOCUMENTS)

@@ -48,6 +48,11 @@ def test_the_p_value_is_that_of_a_paired_t_test(pairs: list[tuple[float, float]]
     assert comparison.wins == sum(a > b for a, b in pairs)
 
 
+def test_drawing_in_parts_covers_every_resample() -> None:
+    interval = bootstrap_interval([1.0, 2.0, 3.0], resamples=1_234)
+    assert 1.0 <= interval.low < 2.0 < interval.high <= 3.0
+
+
 def test_nothing_to_test_is_no_evidence() -> None:
     assert compare({"q": 1.0}, {"q": 0.0}).p_value == 1.0
     assert compare({"q": 0.5, "r": 0.5}, {"q": 0.5, "r": 0.5}).p_value == 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,7 @@ from rankers.errors import InvalidInputError
 from rankers.protocols import Retriever
 from rankers.types import Document
 from training.evaluation.datasets import Dataset, load_dataset, load_trec
-from training.evaluation.measures import DEFAULT_MEASURES, describe
+from training.evaluation.measures import DEFAULT_MEASURES, check_measures, describe
 
 if TYPE_CHECKING:
     from training.evaluation.report import Report
@@ -47,6 +48,10 @@ def evaluate(
     first_stage: Annotated[
         Path | None, typer.Option(help="A TREC run as the first stage instead of the pipelines' retrievers.")
     ] = None,
+    index: Annotated[
+        Path | None,
+        typer.Option(help="An index to search as it is, instead of one of the dataset.", show_default=False),
+    ] = None,
     depth: Annotated[int, typer.Option(min=1, help="Places per query.")] = 100,
     measure: Annotated[
         list[str] | None,
@@ -61,6 +66,8 @@ def evaluate(
     from training.evaluation.evaluation import evaluate as run_pipeline
     from training.evaluation.report import build_report, write_report
 
+    measures = measure or DEFAULT_MEASURES
+    check_measures(measures)
     judged = _limited(_load(dataset, split=split, qrels=qrels, topics=topics, documents=documents), limit)
     pipelines = load_pipelines(config)
     names = [pipelines.resolve(name) for name in pipeline or [pipelines.default]]
@@ -68,12 +75,14 @@ def evaluate(
         raise InvalidInputError(f"pipelines {', '.join(names)} are not all different", field="pipeline")
     folder = out or Path("var/evaluations") / judged.name
     retriever = _run_retriever(first_stage, judged) if first_stage else None
-    index = None if retriever else _index(pipelines, judged, names)
+    index, searched = _searched(pipelines, judged, names, index=index, first_stage=first_stage)
 
     evaluations = []
     for name in names:
-        described = {**pipelines.describe(name), "first_stage": str(first_stage) if first_stage else None}
+        described = {**pipelines.describe(name), "encoder": pipelines.needs_dense(name), **searched}
         opened = pipelines.open(name, index=index, retriever=retriever)
+        if first_stage is not None and not opened.stages:
+            opened = replace(opened, name=first_stage.stem)  # what is measured is the run alone
         with _bar(name) as progress:
             evaluation = run_pipeline(
                 opened,
@@ -89,10 +98,10 @@ def evaluate(
     report = build_report(
         judged,
         evaluations,
-        measures=measure or DEFAULT_MEASURES,
+        measures=measures,
         configuration={
             "pipelines": [pipelines.describe(name) for name in names],
-            "first_stage": str(first_stage) if first_stage else None,
+            **searched,
             "depth": depth,
             "batch_size": batch_size,
         },
@@ -133,15 +142,27 @@ def _run_retriever(path: Path, dataset: Dataset) -> Retriever:
     return RunRetriever(read_run(path), _stream(dataset))
 
 
-def _index(pipelines: Pipelines, dataset: Dataset, names: Sequence[str]) -> Path:
-    """Build the dataset's index under var/indexes, unless it is there and of the same documents."""
+def _searched(
+    pipelines: Pipelines, dataset: Dataset, names: Sequence[str], *, index: Path | None, first_stage: Path | None
+) -> tuple[Path | None, dict[str, object]]:
+    """Find the index to search, if any, and what tells its documents from others, over which no run may be gone on."""
+    if first_stage is not None:
+        digest = hashlib.sha256(first_stage.read_bytes()).hexdigest()
+        return None, {"first_stage": str(first_stage), "first_stage_sha256": digest}
+    if index is not None:
+        return index, {"index": str(index), "manifest": asdict(IndexDirectory(index).manifest())}
+    fingerprint = _fingerprint(_stream(dataset))
+    return _index(pipelines, dataset, names, fingerprint), {"documents_sha256": fingerprint}
+
+
+def _index(pipelines: Pipelines, dataset: Dataset, names: Sequence[str], fingerprint: str) -> Path:
+    """Build the dataset's index under var/indexes, unless it is there and of the same documents and encoder."""
     dense = any(pipelines.needs_dense(name) for name in names)
     root = pipelines.index_dir.parent / "indexes" / dataset.name
     directory = IndexDirectory(root)
-    fingerprint = _fingerprint(_stream(dataset))
     recorded = root / FINGERPRINT_FILE
     if recorded.is_file() and recorded.read_text() == fingerprint:
-        if not dense or "dense" in directory.manifest().parts:
+        if not dense or directory.manifest().encoder == pipelines.spec.encoder:
             return root
     else:
         recorded.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from index.sources import read_beir_queries, read_documents
 from rankers.errors import InvalidInputError, MissingExtraError, NotFoundError
 from rankers.types import Document, Query
+from training.evaluation.lines import numbered_lines
 
 IR_DATASETS_PREFIX = "irds:"
 
@@ -95,7 +97,7 @@ def load_trec(topics: Path, qrels: Path, documents: Path | None = None) -> Datas
         If a line cannot be read, or no query is judged; the message names file and line.
     """
     queries = []
-    for place, line in _lines(topics):
+    for place, line in numbered_lines(topics):
         query_id, tab, text = line.partition("\t")
         if not tab or not text.strip():
             raise InvalidInputError(f"{place}: expected a query id, a tab and a text, got {line[:80]!r}")
@@ -125,7 +127,7 @@ def read_qrels(path: Path) -> Qrels:
         If a line has another form.
     """
     qrels: dict[str, dict[str, int]] = {}
-    for place, line in _lines(path):
+    for place, line in numbered_lines(path):
         fields = line.split()
         if len(fields) == 3:
             query_id, document_id, grade = fields
@@ -142,17 +144,10 @@ def read_qrels(path: Path) -> Qrels:
     return qrels
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Lines of a file that are not blank, each with its place for messages."""
-    if not path.is_file():
-        raise NotFoundError(f"no file {path}")
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield f"{path}, line {number}", line.rstrip("\r\n")
-
-
 def _judged_only(dataset: Dataset) -> Dataset:
+    repeated = [query_id for query_id, count in Counter(query.id for query in dataset.queries).items() if count > 1]
+    if repeated:
+        raise InvalidInputError(f"dataset {dataset.name!r}: query id {repeated[0]!r} occurs more than once")
     judged = tuple(query for query in dataset.queries if query.id in dataset.qrels)
     if not judged:
         raise InvalidInputError(
@@ -178,8 +173,11 @@ def _from_ir_datasets(name: str) -> Dataset:
             # default_text() has the title in it, where there is one.
             yield Document(document.doc_id, document.default_text())
 
-    queries = tuple(Query(query.query_id, query.default_text()) for query in collection.queries_iter())
     qrels: dict[str, dict[str, int]] = {}
-    for judgement in collection.qrels_iter():
-        qrels.setdefault(judgement.query_id, {})[judgement.doc_id] = judgement.relevance
+    try:
+        queries = tuple(Query(query.query_id, query.default_text()) for query in collection.queries_iter())
+        for judgement in collection.qrels_iter():
+            qrels.setdefault(judgement.query_id, {})[judgement.doc_id] = judgement.relevance
+    except OSError as error:  # what requests raises is one
+        raise NotFoundError(f"ir_datasets cannot get {name!r}, which it downloads on first use: {error}") from error
     return Dataset(name.replace("/", "-"), queries, qrels, documents)

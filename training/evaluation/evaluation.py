@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from rankers.errors import InvalidInputError
 from rankers.pipeline import Pipeline, PipelineResult
 from rankers.types import Query
 from training.evaluation.datasets import Dataset
+from training.evaluation.memory import peak_memory_mib, reset_peak_memory
 from training.evaluation.runs import format_run
 
 Progress = Callable[[int, int], None]
@@ -28,7 +28,8 @@ class Evaluation:
 
     `scores` is the run, query id -> document id -> strictly decreasing score, as in the file at `run_path`. `seconds`
     and `stage_seconds` are summed over queries and do not count loading; `tokens` is what LLMs and cross-encoders
-    processed; `peak_memory_mib` is the most this process had resident by the end.
+    processed; `peak_memory_mib` is the most the process had resident while this pipeline ran, models and indexes that
+    were loaded before included.
     """
 
     pipeline: str
@@ -47,11 +48,16 @@ class Evaluation:
 
 @dataclass(slots=True)
 class _Journal:
-    """Results so far, one JSON line per query, in a file that is only ever appended to."""
+    """Results so far, one JSON line per batch, in a file that is only ever appended to.
+
+    A batch is there whole or not at all, so whoever goes on forms the batches an uninterrupted run has: in another
+    batch, floating point rounds differently.
+    """
 
     path: Path
     fingerprint: Mapping[str, object]
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
+    peak_memory_mib: float = 0.0
 
     def open(self, *, fresh: bool) -> None:
         """Read what an earlier run left, or begin."""
@@ -65,19 +71,27 @@ class _Journal:
                     f"{self.path} belongs to another evaluation: {_difference(lines[0], self.fingerprint)}; "
                     "choose another --out, or --fresh to start over"
                 )
-            self.done = {line["query_id"]: line for line in lines[1:]}
-        rows = [self.fingerprint, *self.done.values()]
+            for batch in lines[1:]:
+                self._take(batch)
+            kept = lines or [self.fingerprint]
+        else:
+            kept = [self.fingerprint]
         staged = self.path.with_suffix(".staged")
-        staged.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        staged.write_text("".join(json.dumps(line) + "\n" for line in kept))
         staged.replace(self.path)
 
-    def append(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Add rows; they are on the disk when this returns."""
+    def append(self, rows: Sequence[dict[str, Any]], *, peak_memory_mib: float) -> None:
+        """Add the rows of a batch; they are on the disk when this returns."""
+        batch = {"queries": rows, "peak_memory_mib": peak_memory_mib}
         with self.path.open("a") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
+            file.write(json.dumps(batch) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        self.done |= {row["query_id"]: row for row in rows}
+        self._take(batch)
+
+    def _take(self, batch: Mapping[str, Any]) -> None:
+        self.done |= {row["query_id"]: row for row in batch["queries"]}
+        self.peak_memory_mib = max(self.peak_memory_mib, batch["peak_memory_mib"])
 
 
 def evaluate(
@@ -109,7 +123,8 @@ def evaluate(
     batch_size
         Queries that run together.
     configuration
-        What the pipeline is made of; an evaluation is gone on with only if this is what it was.
+        What the pipeline is made of and which documents it searches; an evaluation is gone on with only if this is
+        what it was.
     fresh
         Whether to start over in any case.
     on_progress
@@ -134,18 +149,21 @@ def evaluate(
         "dataset": dataset.name,
         "queries": _digest(dataset.queries),
         "depth": depth,
+        "batch_size": batch_size,
     }
     journal = _Journal(folder / f"{pipeline.name}.journal.jsonl", fingerprint)
     journal.open(fresh=fresh)
     if on_progress is not None:
         on_progress(len(journal.done), len(dataset.queries))
+    reset_peak_memory()
     waiting = [query for query in dataset.queries if query.id not in journal.done]
     for start in range(0, len(waiting), batch_size):
         batch = waiting[start : start + batch_size]
         started = time.perf_counter()
         results = pipeline.run(batch, depth)
         seconds = (time.perf_counter() - started) / len(batch)
-        journal.append([_row(result, seconds, tag=pipeline.name) for result in results])
+        rows = [_row(result, seconds, tag=pipeline.name) for result in results]
+        journal.append(rows, peak_memory_mib=peak_memory_mib())
         if on_progress is not None:
             on_progress(len(journal.done), len(dataset.queries))
     rows = [journal.done[query.id] for query in dataset.queries]
@@ -160,7 +178,7 @@ def evaluate(
             name: sum(row["stage_seconds"].get(name, 0.0) for row in rows) for name in rows[0]["stage_seconds"]
         },
         tokens=sum(row["tokens"] for row in rows),
-        peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_memory_mib=journal.peak_memory_mib,
     )
 
 
@@ -186,5 +204,13 @@ def _scores(run: str) -> Iterator[tuple[str, float]]:
 
 
 def _difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:
-    changed = [key for key in new if old.get(key) != new[key]]
-    return ", ".join(f"{key} was {str(old.get(key))[:80]}, is {str(new[key])[:80]}" for key in changed)
+    return ", ".join(_differences(old, new))
+
+
+def _differences(old: Mapping[str, object], new: Mapping[str, object], prefix: str = "") -> Iterator[str]:
+    for key in sorted({*old, *new}):
+        was, now = old.get(key), new.get(key)
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            yield from _differences(was, now, f"{prefix}{key}.")
+        elif was != now:
+            yield f"{prefix}{key} was {str(was)[:80]}, is {str(now)[:80]}"

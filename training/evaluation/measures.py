@@ -1,18 +1,39 @@
 """Effectiveness measures, computed by trec_eval's own code through ir_measures.
 
 trec_eval's nDCG has linear gain, DCG@k = sum over ranks i <= k of rel_i / log2(i + 1) (Järvelin and Kekäläinen, TOIS
-2002, with the discount of Burges et al.); other tools use 2^rel - 1. So every report names the gain.
+2002, with the discount of Burges et al.); other tools use 2^rel - 1. So every report names the gain. trec_eval has no
+reciprocal rank with a cut; that is MS MARCO's, which agrees with it above the cut.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rankers.errors import InvalidInputError, MissingExtraError
 from training.evaluation.datasets import Qrels
 from training.evaluation.runs import Run
 
 DEFAULT_MEASURES = ("nDCG@10", "RR@10", "AP", "R@100")
+
+
+def check_measures(measures: Sequence[str]) -> None:
+    """Refuse, before anything runs, what `measure_run` would refuse after it.
+
+    Parameters
+    ----------
+    measures
+        Names in ir_measures' notation.
+
+    Raises
+    ------
+    InvalidInputError
+        If one is unknown.
+    MissingExtraError
+        If ir_measures is not installed.
+    """
+    for name in measures:
+        _provider(name, _parse(name))
 
 
 def measure_run(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES) -> dict[str, dict[str, float]]:
@@ -39,28 +60,26 @@ def measure_run(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASUR
     MissingExtraError
         If ir_measures is not installed.
     """
-    try:
-        import ir_measures
-    except ImportError:
-        raise MissingExtraError("ir_measures", extra="evaluate") from None
-    parsed = {}
-    for name in measures:
-        try:
-            measure = ir_measures.parse_measure(name)
-            list(ir_measures.pytrec_eval.iter_calc([measure], {"q": {"d": 1}}, {"q": {"d": 1.0}}))
-        except (NameError, ValueError, SyntaxError) as error:
-            raise InvalidInputError(
-                f"measure {name!r} is not one trec_eval computes: {error}", field="measure"
-            ) from None
-        if measure.NAME == "nDCG" and "dcg" in measure.params:
-            raise InvalidInputError(f"measure {name!r}: trec_eval's nDCG has linear gain only", field="measure")
-        parsed[measure] = name
-    values: dict[str, dict[str, float]] = {name: dict.fromkeys(sorted(qrels), 0.0) for name in measures}
     plain_run = {query_id: dict(scores) for query_id, scores in run.items() if query_id in qrels}
     plain_qrels = {query_id: dict(grades) for query_id, grades in qrels.items()}
-    for metric in ir_measures.pytrec_eval.iter_calc(list(parsed), plain_qrels, plain_run):
-        values[parsed[metric.measure]][metric.query_id] = float(metric.value)
+    values: dict[str, dict[str, float]] = {}
+    for name in measures:
+        measure = _parse(name)
+        # One at a time: measures that share trec_eval's name for them, as AP and AP(rel=1), would replace each other.
+        calculated = _provider(name, measure).iter_calc([measure], plain_qrels, plain_run)
+        values[name] = {
+            **dict.fromkeys(sorted(qrels), 0.0),
+            **{metric.query_id: float(metric.value) for metric in calculated},
+        }
     return values
+
+
+def gain(measure: str) -> str | None:
+    """Name the gain of an nDCG: ``linear``, or the grades' own ones; None for another measure."""
+    parsed = _parse(measure)
+    if parsed.NAME != "nDCG":
+        return None
+    return f"custom {parsed.params['gains']}" if "gains" in parsed.params else "linear"
 
 
 def describe(measure: str) -> str:
@@ -81,9 +100,37 @@ def describe(measure: str) -> str:
     >>> describe("nDCG@10"), describe("RR@10")
     ('nDCG@10 (linear gain)', 'RR@10')
     """
-    return f"{measure} (linear gain)" if measure.startswith("nDCG") else measure
+    named = gain(measure)
+    return f"{measure} ({named} gain)" if named else measure
 
 
 def mean(values: Mapping[str, float]) -> float:
     """Mean over queries; 0 for none."""
     return sum(values.values()) / len(values) if values else 0.0
+
+
+def _parse(name: str) -> Any:
+    try:
+        import ir_measures
+    except ImportError:
+        raise MissingExtraError("ir_measures", extra="evaluate") from None
+    try:
+        measure: Any = ir_measures.parse_measure(name)
+        measure.validate_params()
+    except (NameError, ValueError, SyntaxError, KeyError, TypeError, AssertionError) as error:
+        raise InvalidInputError(f"measure {name!r} is not one trec_eval computes: {error}", field="measure") from None
+    if measure.params.get("cutoff", 1) < 1:
+        raise InvalidInputError(f"measure {name!r}: the cut must be at least 1", field="measure")
+    if "dcg" in measure.params:
+        raise InvalidInputError(f"measure {name!r}: trec_eval's nDCG has linear gain only", field="measure")
+    return measure
+
+
+def _provider(name: str, measure: Any) -> Any:
+    import ir_measures
+
+    # trec_eval's provider would compute RR@10 and ignore the 10, so what it supports has to be asked.
+    for provider in (ir_measures.pytrec_eval, ir_measures.msmarco):
+        if provider.supports(measure):
+            return provider
+    raise InvalidInputError(f"measure {name!r} is not one trec_eval computes", field="measure")

@@ -14,13 +14,25 @@ from typing import TYPE_CHECKING
 
 from training.evaluation.datasets import Dataset
 from training.evaluation.evaluation import Evaluation
-from training.evaluation.measures import describe, measure_run
+from training.evaluation.measures import describe, gain, measure_run
 from training.evaluation.significance import Comparison, Interval, bootstrap_interval, compare
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LIBRARIES = ("bm25s", "faiss-cpu", "ir-measures", "numpy", "pytrec-eval-terrier", "sentence-transformers", "torch")
+LIBRARIES = (
+    "shortlist-rank",
+    "bm25s",
+    "faiss-cpu",
+    "ir-measures",
+    "numpy",
+    "pytrec-eval-terrier",
+    "scipy",
+    "sentence-transformers",
+    "torch",
+    "transformers",
+)
+COLOURS = ("#2f6f4f", "#b5583c", "#3c6fb5", "#c79a2b", "#79b791")
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 
@@ -159,7 +171,7 @@ def _as_json(report: Report) -> dict[str, object]:
         "dataset": report.dataset,
         "queries": report.queries,
         "baseline": report.baseline,
-        "gain": {m: "linear" for m in report.measures if m.startswith("nDCG")},
+        "gain": {m: gain(m) for m in report.measures if gain(m)},
         "pipelines": {
             e.pipeline: {
                 "measures": {m: asdict(report.intervals[e.pipeline][m]) for m in report.measures},
@@ -205,6 +217,7 @@ def _pictures(report: Report) -> list[tuple[str, Figure]]:
         (f"{describe(main)} query by query: {name} - {report.baseline}", _differences(report, name, main))
         for name in report.comparisons
     ]
+    pictures.append((f"{describe(main)}: share of queries at or below a value", _distributions(report, main)))
     pictures.append(("Time per query and stage", _times(report)))
     return pictures
 
@@ -237,6 +250,23 @@ def _differences(report: Report, name: str, measure: str) -> Figure:
     axes.bar(range(len(differences)), differences, color=colours, width=1.0)
     axes.axhline(0, color="#6b756f", linewidth=0.8)
     axes.set_xlabel("queries, by difference")
+    return figure
+
+
+def _distributions(report: Report, measure: str) -> Figure:
+    figure = _figure(2.8)
+    axes = figure.subplots()
+    for place, e in enumerate(report.evaluations):
+        axes.ecdf(
+            list(report.values[e.pipeline][measure].values()),
+            label=e.pipeline,
+            color=COLOURS[place % len(COLOURS)],
+            linestyle=("-", "--", ":")[place // len(COLOURS) % 3],
+        )
+    axes.set_xlabel(describe(measure))
+    axes.set_ylabel("queries")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
     return figure
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rankers.errors import InvalidInputError, NotFoundError
+from rankers.errors import InvalidInputError
 from rankers.types import Document, Query, Ranking, ScoreKind
+from training.evaluation.lines import numbered_lines
 
 Run = Mapping[str, Mapping[str, float]]
 """Query id -> document id -> score."""
@@ -35,26 +36,27 @@ def read_run(path: Path) -> dict[str, dict[str, float]]:
     InvalidInputError
         If a line has another form, a score is no number, or a document occurs twice for a query.
     """
-    if not path.is_file():
-        raise NotFoundError(f"no run at {path}")
     run: dict[str, dict[str, float]] = {}
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            fields = line.split()
-            place = f"{path}, line {number}"
-            if len(fields) != 6:
-                raise InvalidInputError(f"{place}: expected 6 fields (query Q0 document rank score tag), got {line!r}")
-            query_id, _, document_id, _, score, _ = fields
-            scores = run.setdefault(query_id, {})
-            if document_id in scores:
-                raise InvalidInputError(f"{place}: document {document_id!r} occurs twice for query {query_id!r}")
-            try:
-                scores[document_id] = float(score)
-            except ValueError:
-                raise InvalidInputError(f"{place}: score is {score!r}, must be a number") from None
+    for place, line in numbered_lines(path):
+        fields = line.split()
+        if len(fields) != 6:
+            raise InvalidInputError(f"{place}: expected 6 fields (query Q0 document rank score tag), got {line!r}")
+        query_id, _, document_id, _, score, _ = fields
+        scores = run.setdefault(query_id, {})
+        if document_id in scores:
+            raise InvalidInputError(f"{place}: document {document_id!r} occurs twice for query {query_id!r}")
+        scores[document_id] = _number(place, score)
     return run
+
+
+def _number(place: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        raise InvalidInputError(f"{place}: score is {text!r}, must be a number")
+    return value
 
 
 def format_run(rankings: Iterable[Ranking], *, tag: str) -> str:

@@ -13,6 +13,8 @@ from rankers.errors import InvalidInputError
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 SEED = 0
+DRAWN_TOGETHER = 500
+"""Resamples in memory at once: all 10,000 would take 1 GB for MS MARCO's 6,980 queries."""
 ROUNDING = 1e-12
 """Differences that differ by less are the same number, rounded."""
 
@@ -75,8 +77,12 @@ def bootstrap_interval(
     sample: npt.NDArray[np.float64] = np.asarray(values, dtype=np.float64)
     if not sample.size:
         raise InvalidInputError("an interval needs at least one query")
-    drawn = np.random.default_rng(seed).integers(sample.size, size=(resamples, sample.size))
-    low, high = np.quantile(sample[drawn].mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    generator = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for start in range(0, resamples, DRAWN_TOGETHER):
+        part = means[start : start + DRAWN_TOGETHER]
+        part[:] = sample[generator.integers(sample.size, size=(part.size, sample.size))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(sample.mean()), float(low), float(high))
 
 
