@@ -1,6 +1,11 @@
-# make demo   index the Python language reference, start the service, search, rerank, leave a page to open
-# make test   install what the tests need and run them
-# make check  linters, types, architecture, docstrings, spelling
+# make demo          index the Python language reference, start the service, search, rerank, leave a page to open
+# make test          install what the tests need and run them
+# make check         linters, types, architecture, docstrings, spelling
+# make format        what ruff can mend, mended
+# make models        fetch and convert the language model
+# make demo-once     the demo without the page
+# make wheel-smoke   build the wheel, install it elsewhere, use it
+# make clean         remove everything that was made
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -16,7 +21,10 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install dev models demo demo-once test check format wheel-smoke browser clean
+.PHONY: help install dev models demo demo-once test check format wheel-smoke browser clean
+
+help:
+	@sed -n "s/^# \(make .*\)/\1/p" Makefile
 
 install: $(VENV)/.installed
 

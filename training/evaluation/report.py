@@ -236,7 +236,7 @@ def _means(report: Report, measure: str) -> Figure:
         axes.plot([interval.low, interval.high], [row, row], color="#79b791", linewidth=5, solid_capstyle="butt")
         axes.plot(interval.mean, row, "o", color="#2f6f4f")
     axes.set_yticks(range(len(report.evaluations)), [e.pipeline for e in report.evaluations])
-    axes.invert_yaxis()
+    axes.set_ylim(len(report.evaluations) - 0.5, -0.5)
     axes.grid(axis="x", alpha=0.3)
     return figure
 

@@ -1,0 +1,286 @@
+"""Pipelines for many clients at once: admission, batching across requests, deadlines, and failing stages.
+
+Ranking and retrieval have one `Batcher` each. All rankers share a thread on purpose: two of them may use one model, a
+model takes one caller at a time, and they would compete for the same processor anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from app.batching import Batcher, BatchReport, Done
+from rankers.errors import DeadlineError, InvalidInputError, WorkerError
+from rankers.pipeline import RETRIEVE, Pipeline, Stage, StageResult
+from rankers.protocols import Ranker, Retriever
+from rankers.types import Query, Ranking, Reading
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+RETRIEVAL_COST_TOKENS = 64
+"""What one retrieval counts for: about the length of a query, the only text that is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineResult:
+    """The ranking of one query and how it came about.
+
+    `stages` has the steps that were completed, `queue_s` and `inference_s` are summed over them; `partial` says that
+    the caller's deadline cut later ones off, `degraded_reason` which ones failed.
+    """
+
+    ranking: Ranking
+    stages: tuple[StageResult, ...]
+    partial: bool
+    degraded_reason: str | None
+    queue_s: float
+    inference_s: float
+
+    @property
+    def tokens(self) -> int:
+        """Tokens all stages processed."""
+        return sum(stage.ranking.evidence.tokens for stage in self.stages)
+
+    @property
+    def readings(self) -> Mapping[str, Reading]:
+        """How much of each document was read, by the last stage that read it."""
+        merged: dict[str, Reading] = {}
+        for stage in self.stages:
+            merged |= stage.ranking.evidence.readings
+        return merged
+
+
+@dataclass(frozen=True, slots=True)
+class _Retrieval:
+    retriever: Retriever
+    query: Query
+    k: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Reordering:
+    ranker: Ranker
+    ranking: Ranking
+
+
+@dataclass(slots=True)
+class _Progress:
+    """A request under way."""
+
+    ends_at: float
+    allowed_s: float
+    partial_is_fine: bool
+    stages: list[StageResult] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    queue_s: float = 0.0
+    partial: bool = False
+
+    def record(self, name: str, ranking: Ranking, done: Done[Ranking]) -> Ranking:
+        """Note a completed step."""
+        self.stages.append(StageResult(name, ranking, done.run_s))
+        self.queue_s += done.queue_s
+        return ranking
+
+    def result(self, ranking: Ranking) -> EngineResult:
+        """Close the books."""
+        return EngineResult(
+            ranking=ranking,
+            stages=tuple(self.stages),
+            partial=self.partial,
+            degraded_reason="; ".join(self.failures) or None,
+            queue_s=self.queue_s,
+            inference_s=sum(stage.seconds for stage in self.stages),
+        )
+
+
+class Engine:
+    """Runs pipelines; its methods may be awaited on any event loop.
+
+    A step that fails with a `WorkerError` is left out: the order that came in is kept and the result says so. Errors
+    about the input reach the caller, and so does a failed retrieval, for then there is no order to keep.
+
+    Parameters
+    ----------
+    max_batch_tokens
+        Work of several requests that runs together.
+    max_queue_tokens
+        Work admitted at a time, for ranking and for retrieval each.
+    max_batch_wait_s
+        Longest a request waits for others to share its batch.
+    timeout_s
+        Longest a request may take.
+    on_batch
+        Told about every batch that has run.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_batch_tokens: int = 8192,
+        max_queue_tokens: int = 65_536,
+        max_batch_wait_s: float = 0.002,
+        timeout_s: float = 60.0,
+        on_batch: Callable[[BatchReport], None] | None = None,
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._retrieval: Batcher[_Retrieval, Ranking] = Batcher(
+            "retrieval",
+            _retrieve,
+            max_batch_tokens=max_batch_tokens,
+            max_queue_tokens=max_queue_tokens,
+            max_wait_s=max_batch_wait_s,
+            on_batch=on_batch,
+        )
+        self._ranking: Batcher[_Reordering, Ranking] = Batcher(
+            "ranking",
+            _rank,
+            max_batch_tokens=max_batch_tokens,
+            max_queue_tokens=max_queue_tokens,
+            max_wait_s=max_batch_wait_s,
+            on_batch=on_batch,
+        )
+
+    @property
+    def queue_tokens(self) -> Mapping[str, int]:
+        """Tokens of work admitted and not finished, by kind of work."""
+        return {worker.name: worker.admitted_tokens for worker in (self._retrieval, self._ranking)}
+
+    async def search(
+        self, pipeline: Pipeline, query: Query, k: int, *, deadline_s: float | None = None
+    ) -> EngineResult:
+        """Retrieve, then apply every stage.
+
+        Parameters
+        ----------
+        pipeline
+            It has a retriever.
+        query
+            What was asked.
+        k
+            Places wanted, at least 1.
+        deadline_s
+            Time after which the best order so far is good enough.
+
+        Returns
+        -------
+        EngineResult
+            At most `k` places.
+
+        Raises
+        ------
+        InvalidInputError
+            If `k` is under 1 or the pipeline has no retriever.
+        OverloadedError
+            If a queue is full.
+        DeadlineError
+            If time is up, and there is no deadline or nothing was found by then.
+        WorkerError
+            If retrieval fails.
+        """
+        if k < 1:
+            raise InvalidInputError(f"k is {k}, must be at least 1", field="k")
+        if pipeline.retriever is None:
+            raise InvalidInputError(f"pipeline {pipeline.name!r} has no retriever; it can only rerank", field="model")
+        if pipeline.stages:
+            self._ranking.refuse_if_full()
+        progress = self._start(deadline_s)
+        depth = pipeline.retrieval_depth(k)
+        future = self._retrieval.submit(
+            (id(pipeline.retriever), depth),
+            _Retrieval(pipeline.retriever, query, depth),
+            cost_tokens=RETRIEVAL_COST_TOKENS,
+        )
+        done = await _wait(future, progress)
+        ranking = progress.record(RETRIEVE, done.result, done)
+        ranking = await self._apply_stages(pipeline, ranking, progress)
+        return progress.result(ranking.top(k))
+
+    async def rerank(self, pipeline: Pipeline, ranking: Ranking, *, deadline_s: float | None = None) -> EngineResult:
+        """Apply every stage to a ranking made elsewhere.
+
+        Parameters
+        ----------
+        pipeline
+            It has at least one stage.
+        ranking
+            Candidates in the order they came.
+        deadline_s
+            Time after which the best order so far is good enough.
+
+        Returns
+        -------
+        EngineResult
+            All candidates; in the order they came where no stage could be completed.
+
+        Raises
+        ------
+        InvalidInputError
+            If the pipeline has no stage.
+        OverloadedError
+            If the queue is full.
+        DeadlineError
+            If time is up and there is no deadline.
+        """
+        if not pipeline.stages:
+            raise InvalidInputError(f"pipeline {pipeline.name!r} has no stages, so it cannot rerank", field="model")
+        progress = self._start(deadline_s)
+        return progress.result(await self._apply_stages(pipeline, ranking, progress))
+
+    def close(self, *, timeout_s: float = 5.0) -> None:
+        """Stop; whoever still waits gets an error."""
+        self._retrieval.close(timeout_s=timeout_s)
+        self._ranking.close(timeout_s=timeout_s)
+
+    def _start(self, deadline_s: float | None) -> _Progress:
+        allowed_s = self._timeout_s if deadline_s is None else min(deadline_s, self._timeout_s)
+        return _Progress(time.monotonic() + allowed_s, allowed_s, partial_is_fine=deadline_s is not None)
+
+    async def _apply_stages(self, pipeline: Pipeline, ranking: Ranking, progress: _Progress) -> Ranking:
+        for stage in pipeline.stages if len(ranking) else ():
+            try:
+                ranking = await self._apply(stage, ranking, progress)
+            except DeadlineError:
+                if not progress.partial_is_fine:
+                    raise
+                progress.partial = True
+                break
+            except WorkerError as error:
+                logger.warning("stage %r of pipeline %r failed: %s", stage.name, pipeline.name, error)
+                progress.failures.append(f"stage {stage.name!r} failed, the order before it was kept: {error}")
+        return ranking
+
+    async def _apply(self, stage: Stage, ranking: Ranking, progress: _Progress) -> Ranking:
+        head = stage.head(ranking)
+        future = self._ranking.submit(
+            id(stage.ranker), _Reordering(stage.ranker, head), cost_tokens=stage.ranker.cost_tokens(head)
+        )
+        done = await _wait(future, progress)
+        return progress.record(stage.name, stage.rejoin(done.result, ranking), done)
+
+
+async def _wait(future: Future[Done[T]], progress: _Progress) -> Done[T]:
+    """Await a job until time is up; a job nobody waits for any more is cancelled, so it never starts."""
+    try:
+        async with asyncio.timeout(max(progress.ends_at - time.monotonic(), 0.0)):
+            return await asyncio.wrap_future(future)
+    except TimeoutError:
+        raise DeadlineError(f"the request was not finished in {progress.allowed_s * 1000:.0f} ms") from None
+
+
+def _retrieve(items: Sequence[_Retrieval]) -> list[Ranking]:
+    return items[0].retriever.retrieve([item.query for item in items], items[0].k)
+
+
+def _rank(items: Sequence[_Reordering]) -> list[Ranking]:
+    results = items[0].ranker.rank([item.ranking for item in items])
+    for item, result in zip(items, results, strict=True):
+        if len(result) != len(item.ranking) or set(result.ids) != set(item.ranking.ids):
+            raise WorkerError(f"a ranker gave other documents than the {len(item.ranking)} it was given")
+    return results

@@ -1,0 +1,180 @@
+"""Searches and clicks as they look on the wire."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from app.engine import EngineResult
+from app.wire.forms import Milliseconds, QueryText
+from app.wire.replies import ResultMeta, StageOrder, finite, result_meta, stage_report
+from rankers.pipeline import StageResult
+from rankers.scores import unit_scores
+from rankers.types import Document, ScoredDocument, ScoreKind
+
+# PostgreSQL stores every character but NUL.
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]+$")]
+
+
+class SearchRequest(BaseModel):
+    """What to look for."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"query": "how is a file closed for sure", "top_k": 5, "explain": False}]}
+    )
+
+    query: QueryText
+    pipeline: str | None = Field(None, description="A pipeline or an alias; see /v1/pipelines.")
+    model: str | None = Field(None, description="Another name of `pipeline`.")
+    top_k: int | None = Field(None, ge=1, description="Results wanted; 10 when not given.")
+    deadline_ms: Milliseconds | None = Field(None, description="After it, the best order so far is good enough.")
+    explain: bool | None = Field(None, description="Add the features of documents, and the windows stages looked at.")
+
+
+class FoundDocument(BaseModel):
+    """A document as it is in the index."""
+
+    id: str
+    title: str
+    text: str
+    metadata: dict[str, Any]
+    features: dict[str, float] | None = None
+
+
+class Place(BaseModel):
+    """Where a stage put a document, and the score it gave."""
+
+    rank: int
+    score: float
+    score_kind: ScoreKind
+
+
+class FoundResult(BaseModel):
+    """One place of the final list; `stages` has its places before."""
+
+    document: FoundDocument
+    rank: int
+    score: float
+    relevance_score: float
+    stages: dict[str, Place]
+
+
+class ExplainedWindow(BaseModel):
+    """Documents a listwise stage saw together, and the raw logits of their labels."""
+
+    stage: str
+    document_ids: list[str]
+    logits: list[float]
+
+
+class SearchReply(BaseModel):
+    """A short list. Clicks go to /v1/events with its `impression_id`, which is null if it could not be logged."""
+
+    id: str
+    impression_id: str | None
+    pipeline: str
+    results: list[FoundResult]
+    stages: list[StageOrder]
+    meta: ResultMeta
+    explain: list[ExplainedWindow] | None = None
+
+
+class SentEvent(BaseModel):
+    """A click."""
+
+    id: Identifier | None = Field(None, description="Makes sending it twice harmless; made up when not given.")
+    impression_id: Identifier
+    document_id: Identifier
+    position: int | None = Field(None, ge=1, description="Where it was shown; known from the impression.")
+    clicked_at: AwareDatetime | None = Field(None, description="With a time zone; now when not given.")
+
+
+class EventsRequest(BaseModel):
+    """Clicks on documents of impressions."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"events": [{"impression_id": "0b2f", "document_id": "with-statement"}]}]}
+    )
+
+    events: Annotated[list[SentEvent], Field(min_length=1)]
+
+
+class EventsReply(BaseModel):
+    """What is stored now, for good: all `ids`, of which `added` were not known before."""
+
+    ids: list[str]
+    added: int
+
+
+def search_reply(
+    result: EngineResult, *, pipeline: str, reply_id: str, impression_id: str | None, warnings: list[str], explain: bool
+) -> bytes:
+    """Write the reply to a search.
+
+    Parameters
+    ----------
+    result
+        What the engine gave.
+    pipeline
+        Name of what ran.
+    reply_id
+        Identifies the reply.
+    impression_id
+        For clicks.
+    warnings
+        What the caller should know.
+    explain
+        Whether to add features and windows.
+
+    Returns
+    -------
+    bytes
+        JSON.
+    """
+    places = {stage.name: {item.document.id: item for item in stage.ranking.items} for stage in result.stages}
+    results = [
+        FoundResult(
+            document=_found(item.document, explain=explain),
+            rank=item.rank,
+            score=finite(item.score),
+            relevance_score=score,
+            stages={stage.name: _place(stage, places[stage.name][item.document.id]) for stage in result.stages},
+        )
+        for item, score in zip(result.ranking.items, unit_scores(result.ranking), strict=True)
+    ]
+    fields: dict[str, Any] = {"explain": _windows(result)} if explain else {}
+    return (
+        SearchReply(
+            id=reply_id,
+            impression_id=impression_id,
+            pipeline=pipeline,
+            results=results,
+            stages=[
+                StageOrder(**stage_report(stage).model_dump(), ids=list(stage.ranking.ids)) for stage in result.stages
+            ],
+            meta=ResultMeta(**result_meta(result, pipeline=pipeline, warnings=warnings)),
+            **fields,
+        )
+        .model_dump_json(exclude_unset=True)
+        .encode()
+    )
+
+
+def _found(document: Document, *, explain: bool) -> FoundDocument:
+    features = {"features": dict(document.features)} if explain else {}
+    return FoundDocument(
+        id=document.id, title=document.title, text=document.text, metadata=dict(document.metadata), **features
+    )
+
+
+def _place(stage: StageResult, item: ScoredDocument) -> Place:
+    return Place(rank=item.rank, score=finite(item.score), score_kind=stage.ranking.score_kind)
+
+
+def _windows(result: EngineResult) -> list[ExplainedWindow]:
+    return [
+        ExplainedWindow(stage=stage.name, document_ids=list(window.document_ids), logits=list(window.logits))
+        for stage in result.stages
+        for window in stage.ranking.evidence.windows
+    ]

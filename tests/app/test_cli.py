@@ -1,0 +1,108 @@
+"""The `shortlist` command, run as a user runs it: in a process of its own, in a folder of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CONFIG = """
+models_dir: {models_dir}
+default: bm25
+pipelines:
+  bm25: {{retriever: {{kind: bm25}}}}
+  hybrid: {{retriever: {{kind: hybrid}}}}
+  cross:
+    retriever: {{kind: bm25}}
+    stages: [{{kind: cross-encoder, model: minilm, depth: 10}}]
+"""
+DOCUMENTS = [
+    {"id": "ltr", "title": "Learning to rank", "text": "orders candidates with a model trained on clicks"},
+    {"id": "bm25", "text": "a lexical ranking function with term saturation"},
+    {"id": "tea", "text": "a hot drink made of leaves"},
+]
+
+
+def shortlist(folder: Path, *arguments: str, stdin: str = "", status: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "app.cli", *arguments]
+    done = subprocess.run(command, cwd=folder, input=stdin, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "shortlist.yaml").write_text(CONFIG.format(models_dir=models_dir.resolve()))
+    (folder / "documents.jsonl").write_text("".join(json.dumps(document) + "\n" for document in DOCUMENTS))
+    done = shortlist(folder, "index", "build", "documents.jsonl")
+    assert "indexed 3 documents" in done.stderr
+    return folder
+
+
+def test_search_prints_json_for_programs(folder: Path) -> None:
+    reply = json.loads(shortlist(folder, "search", "ranking function", "--json", "-k", "2").stdout)
+    assert reply["results"][0]["id"] == "bm25"
+    assert reply["score_kind"] == "lexical"
+    assert [stage["name"] for stage in reply["stages"]] == ["retrieve"]
+
+
+def test_search_prints_a_table_for_people(folder: Path) -> None:
+    shown = shortlist(folder, "search", "trained on clicks", "--pipeline", "hybrid").stdout
+    assert "Learning to rank" in shown
+    assert "retrieve" in shown
+
+
+def test_rerank_takes_texts_a_file_and_lines(folder: Path) -> None:
+    texts = ["tea leaves", "ranking by clicks"]
+    for arguments, stdin in [(texts, ""), (["--file", "-"], "\n".join(texts))]:
+        done = shortlist(folder, "rerank", "drink", *arguments, "-p", "cross", "--json", stdin=stdin)
+        assert sorted(result["text"] for result in json.loads(done.stdout)["results"]) == sorted(texts)
+    done = shortlist(folder, "rerank", "drink", "--file", "documents.jsonl", "-p", "cross", "--json")
+    assert sorted(result["id"] for result in json.loads(done.stdout)["results"]) == ["bm25", "ltr", "tea"]
+
+
+def test_deleted_documents_are_gone_at_once_and_added_ones_found_after_a_build(tmp_path: Path, folder: Path) -> None:
+    index = str(tmp_path / "index")
+    shortlist(folder, "index", "build", "documents.jsonl", "--no-dense", "--index", index)
+    shortlist(folder, "index", "delete", "tea", "--index", index)
+    assert json.loads(shortlist(folder, "search", "hot drink", "--json", "--index", index).stdout)["results"] == []
+    (tmp_path / "more.jsonl").write_text('{"id": "coffee", "text": "another hot drink"}\n')
+    shortlist(folder, "index", "add", str(tmp_path / "more.jsonl"), "--index", index)
+    shortlist(folder, "index", "build", "--no-dense", "--index", index)
+    found = json.loads(shortlist(folder, "search", "hot drink", "--json", "--index", index).stdout)["results"]
+    assert [result["id"] for result in found] == ["coffee"]
+    info = json.loads(shortlist(folder, "index", "info", "--index", index).stdout)
+    assert info["documents"] == 3
+
+
+def test_models_list_says_what_can_be_pulled(tmp_path: Path) -> None:
+    (tmp_path / "shortlist.yaml").write_text("default: a\npipelines: {a: {retriever: {kind: bm25}}}\n")
+    assert "smollm2-135m" in shortlist(tmp_path, "models", "list").stderr
+
+
+def test_init_writes_a_configuration_and_keeps_one_that_is_there(tmp_path: Path) -> None:
+    shortlist(tmp_path, "init")
+    assert "smollm2-135m" in (tmp_path / "shortlist.yaml").read_text()
+    assert "delete it first" in shortlist(tmp_path, "init", status=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("search", "x", "--pipeline", "nope"), "no pipeline or model 'nope'"),
+        (("search", ""), "query"),
+        (("search", "x", "--config", "missing.yaml"), "shortlist init"),
+        (("search", "x", "--index", "nowhere"), "shortlist index build"),
+        (("rerank", "x", "-p", "cross"), "no documents"),
+        (("rerank", "x", "a", "b", "-p", "bm25"), "no stages"),
+        (("index", "build", "absent.jsonl"), "absent.jsonl"),
+        (("models", "pull", "gpt-17"), "gpt-17"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(folder: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = shortlist(folder, *arguments, status=2)
+    assert message in done.stderr
+    assert done.stdout == ""

@@ -1,0 +1,228 @@
+"""Searching over HTTP, and the clicks that follow."""
+
+import uuid
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.click_log import open_click_log
+from rankers.pipeline import Pipeline, Stage
+from rankers.types import Document, Evidence, Ranking, WindowLogits
+from tests.app.conftest import Serve, running
+from tests.app.fakes import FakePipelines, WordRanker, WordRetriever, pipeline_of, slow
+
+DOCUMENTS = [
+    Document("sky", "blue", title="The sky", features={"age": 3.0}, metadata={"page": 1}),
+    Document("flag", "red white blue"),
+    Document("light", "red green blue"),
+    Document("ash", "grey"),
+]
+QUERY = "red green blue"
+
+
+class Explaining(WordRanker):
+    """Says which window it saw."""
+
+    def rank(self, rankings: Any) -> list[Ranking]:
+        return [
+            Ranking.from_order(
+                ranking.query,
+                tuple(reversed(ranking.documents)),
+                previous=ranking,
+                evidence=Evidence(windows=(WindowLogits(ranking.ids, (0.5,) * len(ranking)),)),
+            )
+            for ranking in rankings
+        ]
+
+
+def pipelines() -> FakePipelines:
+    retriever = WordRetriever(DOCUMENTS)
+    made = {
+        "two": Pipeline("two", retriever, (Stage("upside-down", Explaining(), 2),)),
+        "find": Pipeline("find", retriever),
+        "rerank": pipeline_of(WordRanker(), name="rerank"),
+        "poisoned": Pipeline("poisoned", retriever, (Stage("bad", WordRanker(before=fail_on_light), 10),)),
+        "slow": Pipeline("slow", retriever, (Stage("slow", WordRanker(before=slow(0.3)), 10),)),
+    }
+    return FakePipelines(
+        {name: partial(made.__getitem__, name) for name in made},
+        aliases={"best": "two"},
+        only_rerank=("rerank",),
+        only_retrieve=("find",),
+    )
+
+
+def fail_on_light(rankings: Any) -> None:
+    if any("light" in ranking.ids for ranking in rankings):
+        raise RuntimeError("too bright")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("search")
+
+
+@pytest.fixture(scope="module")
+def client(folder: Path) -> Iterator[httpx.Client]:
+    with running(pipelines(), folder, max_top_k=50, max_events=10) as client:
+        yield client
+
+
+def post(client: httpx.Client, path: str, body: object, *, status: int = 200) -> Any:
+    reply = client.post(path, json=body)
+    assert reply.status_code == status, reply.text
+    return reply.json()
+
+
+def search(client: httpx.Client, **fields: object) -> Any:
+    return post(client, "/v1/search", {"query": QUERY, **fields})
+
+
+def test_a_result_says_where_each_stage_put_it(client: httpx.Client) -> None:
+    reply = search(client, top_k=3)
+    assert reply["pipeline"] == "two"
+    assert [(stage["name"], stage["score_kind"], stage["ids"]) for stage in reply["stages"]] == [
+        ("retrieve", "lexical", ["light", "flag", "sky"]),
+        ("upside-down", "rank", ["flag", "light", "sky"]),
+    ]
+    assert all(stage["ms"] >= 0 for stage in reply["stages"])
+    first, _, last = reply["results"]
+    assert first["document"]["id"] == "flag"
+    assert (first["rank"], first["score"], first["relevance_score"]) == (1, 1.0, 1.0)
+    assert first["stages"]["retrieve"] == {"rank": 2, "score": 2.0, "score_kind": "lexical"}
+    assert first["stages"]["upside-down"] == {"rank": 1, "score": 1.0, "score_kind": "rank"}
+    assert last["document"] == {"id": "sky", "title": "The sky", "text": "blue", "metadata": {"page": 1}}
+    meta = reply["meta"]
+    assert (meta["partial"], meta["degraded_reason"], meta["warnings"], meta["score_kind"]) == (False, None, [], "rank")
+
+
+def test_a_pipeline_is_chosen_by_name_alias_or_model(client: httpx.Client) -> None:
+    assert search(client, pipeline="find")["pipeline"] == "find"
+    assert search(client, model="best")["pipeline"] == "two"
+    assert search(client, pipeline=None, model=None, top_k=None, explain=None)["pipeline"] == "two"
+
+
+def test_explain_adds_features_and_windows(client: httpx.Client) -> None:
+    reply = search(client, explain=True)
+    assert reply["explain"] == [
+        {"stage": "upside-down", "document_ids": ["light", "flag"], "logits": [0.5, 0.5]},
+    ]
+    assert reply["results"][2]["document"]["features"] == {"age": 3.0}
+    assert "explain" not in search(client)
+
+
+def test_nothing_found_is_an_empty_list(client: httpx.Client) -> None:
+    reply = post(client, "/v1/search", {"query": "zebra"})
+    assert reply["results"] == []
+    assert reply["impression_id"]
+
+
+def test_a_failing_stage_is_reported(client: httpx.Client) -> None:
+    reply = search(client, pipeline="poisoned")
+    assert [result["document"]["id"] for result in reply["results"]] == ["light", "flag", "sky"]
+    assert "stage 'bad' failed" in reply["meta"]["degraded_reason"]
+    assert [stage["name"] for stage in reply["stages"]] == ["retrieve"]
+
+
+def test_a_deadline_gives_what_was_found(client: httpx.Client) -> None:
+    reply = search(client, pipeline="slow", deadline_ms=150)
+    assert reply["meta"]["partial"]
+    assert [stage["name"] for stage in reply["stages"]] == ["retrieve"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "message"),
+    [
+        ({"query": ""}, 422, 'query is "": String should have at least 1 character'),
+        ({"query": None}, 422, "query is null: Input should be a valid string"),
+        ({"top_k": 0}, 422, "top_k is 0: Input should be greater than or equal to 1"),
+        ({"top_k": 51}, 413, "top_k is 51, the limit is 50"),
+        ({"pipeline": "nope"}, 404, "no pipeline or model 'nope'; there are: two, find, rerank, poisoned, slow"),
+        ({"pipeline": "rerank"}, 422, "model is 'rerank', which cannot search; these can: two, find, poisoned, slow"),
+        ({"query": "x" * 9000}, 413, "query has 9000 characters, the limit is 8192; shorten it"),
+    ],
+)
+def test_bad_input(client: httpx.Client, fields: dict[str, object], status: int, message: str) -> None:
+    assert post(client, "/v1/search", {"query": QUERY, **fields}, status=status)["message"] == message
+
+
+def test_what_was_shown_and_clicked_is_on_disk(client: httpx.Client, folder: Path) -> None:
+    shown = search(client, top_k=2)
+    event = {"impression_id": shown["impression_id"], "document_id": "light", "id": uuid.uuid4().hex}
+    late = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2)))
+    reply = post(client, "/v1/events", {"events": [event, {**event, "id": None, "clicked_at": late.isoformat()}]})
+    assert reply["added"] == 2
+    assert reply["ids"][0] == event["id"]
+
+    log = open_click_log(f"sqlite:///{folder}/clicks.sqlite")
+    impression = log.impression(shown["impression_id"])
+    assert impression is not None
+    assert impression.document_ids == ("flag", "light")
+    assert (impression.query_text, impression.pipeline) == (QUERY, "two")
+    assert impression.model_version.startswith("two@")
+    assert impression.model_version.endswith("/upside-down")
+    clicks = {click.id: click for click in log.clicks()}
+    assert (clicks[event["id"]].document_id, clicks[event["id"]].position) == ("light", 2)
+    assert clicks[reply["ids"][1]].clicked_at == late
+    log.close()
+
+
+def test_features_of_shown_documents_are_logged(client: httpx.Client, folder: Path) -> None:
+    shown = search(client, pipeline="find")
+    log = open_click_log(f"sqlite:///{folder}/clicks.sqlite")
+    impression = log.impression(shown["impression_id"])
+    log.close()
+    assert impression is not None
+    assert impression.features == {"sky": {"age": 3.0}}
+
+
+def test_an_event_sent_twice_counts_once(client: httpx.Client) -> None:
+    shown = search(client)
+    event = {"id": uuid.uuid4().hex, "impression_id": shown["impression_id"], "document_id": "sky", "position": 3}
+    assert [post(client, "/v1/events", {"events": [event]})["added"] for _ in range(2)] == [1, 0]
+
+
+def test_bad_events_name_the_field_and_store_nothing(client: httpx.Client, folder: Path) -> None:
+    shown = search(client)
+    good = {"id": uuid.uuid4().hex, "impression_id": shown["impression_id"], "document_id": "sky"}
+    cases: list[tuple[dict[str, object], int, str]] = [
+        ({"impression_id": "nope"}, 404, "events.1.impression_id is 'nope'"),
+        ({"document_id": "ash"}, 422, "events.1.document_id is 'ash': not one of the 3 documents"),
+        ({"position": 1}, 422, "events.1.position is 1: document 'sky' was shown at 3"),
+        ({"position": 0}, 422, "events.1.position is 0: Input should be greater than or equal to 1"),
+        ({"document_id": None}, 422, "events.1.document_id is null"),
+        ({"document_id": "a\0b"}, 422, "events.1.document_id is"),
+        ({"clicked_at": "2026-01-01T00:00:00"}, 422, 'events.1.clicked_at is "2026-01-01T00:00:00"'),
+        ({"impression_id": "x" * 600}, 422, "events.1.impression_id is"),
+    ]
+    for change, status, message in cases:
+        reply = post(client, "/v1/events", {"events": [good, {**good, "id": None, **change}]}, status=status)
+        assert reply["message"].startswith(message)
+    log = open_click_log(f"sqlite:///{folder}/clicks.sqlite")
+    assert good["id"] not in {click.id for click in log.clicks()}
+    log.close()
+    assert post(client, "/v1/events", {"events": []}, status=422)["message"].startswith("events is []")
+    too_many = post(client, "/v1/events", {"events": [good] * 11}, status=413)
+    assert too_many["message"] == "events has 11 entries, the limit is 10; send fewer"
+
+
+def test_search_survives_a_click_log_that_is_down(serve: Serve) -> None:
+    client = serve(pipelines(), click_log_url="postgresql+psycopg://nobody@127.0.0.1:1/none")
+    reply = search(client)
+    assert [result["document"]["id"] for result in reply["results"]] == ["flag", "light", "sky"]
+    assert reply["impression_id"] is None
+    assert "could not be logged" in reply["meta"]["warnings"][0]
+    event = {"impression_id": "x", "document_id": "y"}
+    assert post(client, "/v1/events", {"events": [event]}, status=500)["error_type"] == "Backend"
+
+
+def test_clicks_in_postgresql(serve: Serve, postgres_url: str) -> None:
+    client = serve(pipelines(), click_log_url=postgres_url)
+    shown = search(client)
+    event = {"impression_id": shown["impression_id"], "document_id": "sky"}
+    assert post(client, "/v1/events", {"events": [event]})["added"] == 1
