@@ -30,7 +30,7 @@ pipelines:
   bm25: {{retriever: {{kind: bm25}}}}
   first:
     retriever: {{kind: hybrid, fusion: rrf, depth: 100}}
-    stages: [{{kind: listwise, name: first, model: smollm2-135m, depth: 10, passage_tokens: 60}}]
+    stages: [{{kind: listwise, name: first, model: smollm2-135m, depth: 20, passage_tokens: 60}}]
 """
 PASSAGES = 300
 WAIT_S = 90
