@@ -73,13 +73,13 @@ format: dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The built wheel, installed in a venv of its own and used from another directory.
+# The built wheel, installed in a venv of its own and used from another directory; -P, or tests/app would shadow app.
 wheel-smoke: dev
 	rm -rf build/wheel-smoke && mkdir -p build/wheel-smoke/elsewhere
 	$(BIN)/python -m build --wheel --outdir build/wheel-smoke .
 	$(PYTHON) -m venv build/wheel-smoke/venv
 	build/wheel-smoke/venv/bin/pip install --quiet -c $(CONSTRAINTS) "$$(ls build/wheel-smoke/*.whl)[offline]"
-	cd build/wheel-smoke/elsewhere && HF_HUB_OFFLINE=1 ../venv/bin/python ../../../tests/wheel_smoke.py
+	cd build/wheel-smoke/elsewhere && HF_HUB_OFFLINE=1 ../venv/bin/python -P ../../../tests/wheel_smoke.py
 
 clean:
 	rm -rf $(VENV) build dist var
