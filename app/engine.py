@@ -45,8 +45,27 @@ class EngineResult:
 
     @property
     def tokens(self) -> int:
-        """Tokens all stages processed."""
+        """Tokens all stages read."""
         return sum(stage.ranking.evidence.tokens for stage in self.stages)
+
+    @property
+    def generated_tokens(self) -> int:
+        """Tokens all stages wrote."""
+        return sum(stage.ranking.evidence.generated_tokens for stage in self.stages)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Parts of stages that failed while the rest of the stage did its work."""
+        found = []
+        for stage in self.stages:
+            windows = stage.ranking.evidence.windows
+            unread = [window.failure for window in windows if window.failure]
+            if unread:
+                found.append(
+                    f"{len(unread)} of {len(windows)} windows of stage {stage.name!r} could not be read and kept their "
+                    f"order: {unread[0]}"
+                )
+        return found
 
     @property
     def readings(self) -> Mapping[str, Reading]:

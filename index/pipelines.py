@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from index.directory import IndexDirectory
+from index.stages import StageSpec, load_ranker
 from rankers.errors import ConfigError, NotFoundError
 from rankers.fusion import reciprocal_rank_fusion, weighted_fusion
 from rankers.pipeline import Pipeline, Stage
@@ -54,35 +55,7 @@ class HybridSpec(_Spec):
     depth: int = Field(100, ge=1)
 
 
-class ListwiseSpec(_Spec):
-    """Reorder with FIRST: windows of documents, read from one token's logits."""
-
-    kind: Literal["listwise"]
-    name: str = "first"
-    model: str
-    depth: int = Field(20, ge=1)
-    window: int = Field(20, ge=2)
-    stride: int = Field(10, ge=1)
-    passage_tokens: int = Field(100, ge=1)
-    template: str = "first"
-    device: str | None = None
-    dtype: str = "auto"
-    max_batch_tokens: int = Field(8192, ge=1)
-
-
-class CrossEncoderSpec(_Spec):
-    """Reorder by the scores of a cross-encoder, one document at a time."""
-
-    kind: Literal["cross-encoder"]
-    name: str = "cross-encoder"
-    model: str
-    depth: int = Field(50, ge=1)
-    max_tokens: int = Field(512, ge=8)
-    device: str | None = None
-
-
 RetrieverSpec = Annotated[BM25Spec | DenseSpec | HybridSpec, Field(discriminator="kind")]
-StageSpec = Annotated[ListwiseSpec | CrossEncoderSpec, Field(discriminator="kind")]
 
 
 class PipelineSpec(_Spec):
@@ -286,34 +259,13 @@ class Pipelines:
         both = [self._retriever(part, root) for part in (BM25Spec(kind="bm25"), DenseSpec(kind="dense"))]
         return HybridRetriever(both, _fusion(spec), depth=spec.depth)
 
+    def _load_ranker(self, stage: StageSpec) -> Ranker:
+        return load_ranker(stage, models_dir=self.models_dir, once=self._once)
+
     def _load_encoder(self) -> Encoder:
         from index.encoders import Encoder
 
         return Encoder(resolve_model(self.spec.encoder, models_dir=self.models_dir))
-
-    def _load_ranker(self, spec: ListwiseSpec | CrossEncoderSpec) -> Ranker:
-        model = resolve_model(spec.model, models_dir=self.models_dir)
-        if isinstance(spec, CrossEncoderSpec):
-            from rankers.pointwise import CrossEncoderScorer, PointwiseRanker
-
-            scorer = CrossEncoderScorer(model, device=spec.device, max_tokens=spec.max_tokens)
-            return PointwiseRanker(scorer, max_pair_tokens=spec.max_tokens)
-        from rankers.listwise.ranker import ListwiseRanker
-        from rankers.listwise.strategies.sliding import Sliding
-        from rankers.llm.transformers_engine import TransformersEngine
-
-        def load_engine() -> TransformersEngine:
-            return TransformersEngine.load(
-                model, device=spec.device, dtype=spec.dtype, max_batch_tokens=spec.max_batch_tokens
-            )
-
-        engine = self._once(("llm", model, spec.device, spec.dtype, spec.max_batch_tokens), load_engine)
-        return ListwiseRanker(
-            engine,
-            template=spec.template,
-            strategy=Sliding(size=spec.window, stride=spec.stride),
-            passage_tokens=spec.passage_tokens,
-        )
 
 
 def _fusion(spec: HybridSpec) -> Callable[[Sequence[Ranking]], Ranking]:

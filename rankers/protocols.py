@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -12,6 +13,18 @@ from rankers.types import Document, PairScores, Query, Ranking, ScoreKind
 
 TokenIds = Sequence[int]
 """Token ids of one text, in the vocabulary of the model at hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What a model wrote: the text without special tokens, a stop string at its end included, and the tokens it took.
+
+    `complete` is False where the budget ended it.
+    """
+
+    text: str
+    tokens: int
+    complete: bool
 
 
 @runtime_checkable
@@ -51,15 +64,59 @@ class Scorer(Protocol):
         ...
 
 
-class LanguageModel(Protocol):
-    """Turns token ids into logits. Prompts may have any mix of lengths; the model batches them itself."""
+class PromptEncoder(Protocol):
+    """Text to token ids in the vocabulary of a model, and the form of conversation it was trained with."""
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Longest prompt the model can read; None where there is no bound."""
+        ...
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text` as it may occur inside a prompt: no special token is added, none is recognised."""
         ...
 
+    def encode_template(self, text: str, *, at_start: bool = False) -> list[int]:
+        """Token ids of trusted template text; special tokens written in it are recognised."""
+        ...
+
+    def chat_text(self, system: str, user: str) -> str:
+        """Write a conversation as the model expects it, up to where the answer begins."""
+        ...
+
+
+@runtime_checkable
+class LanguageModel(PromptEncoder, Protocol):
+    """Turns token ids into logits. Prompts may have any mix of lengths; the model batches them itself."""
+
     def next_token_logits(
         self, prompts: Sequence[TokenIds], candidates: Sequence[TokenIds]
     ) -> list[npt.NDArray[np.float32]]:
-        """Logits of `candidates[i]` at the position after `prompts[i]`: float32 [len(candidates[i])] each."""
+        """Logits of `candidates[i]` at the position after `prompts[i]`: float32 [len(candidates[i])] each.
+
+        A model that only gives log-probabilities may return those: they differ from logits by a constant per prompt.
+        """
+        ...
+
+
+class LikelihoodModel(PromptEncoder, Protocol):
+    """Says how probable a text is after another."""
+
+    def continuation_log_probabilities(
+        self, prompts: Sequence[TokenIds], continuations: Sequence[TokenIds]
+    ) -> list[npt.NDArray[np.float32]]:
+        """Log-probability of each token of `continuations[i]` after `prompts[i]` and the tokens before it.
+
+        float32 [len(continuations[i])] each.
+        """
+        ...
+
+
+class GenerativeModel(PromptEncoder, Protocol):
+    """Writes text, greedily."""
+
+    def generate(
+        self, prompts: Sequence[TokenIds], *, max_new_tokens: int, stop: Sequence[str] = ()
+    ) -> list[Generation]:
+        """Continue each prompt until the model ends it, a stop string has been written or the budget is used up."""
         ...

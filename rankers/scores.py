@@ -20,8 +20,8 @@ def unit_scores(ranking: Ranking) -> tuple[float, ...]:
     Returns
     -------
     tuple of float
-        L values in [0, 1], non-increasing: logit -> sigmoid, log-probability -> exp, similarity -> (1 + s) / 2,
-        lexical -> s / (1 + s); the other kinds are in [0, 1] already.
+        L values in [0, 1], non-increasing: logit and preference -> sigmoid, log-probability and likelihood -> exp,
+        similarity -> (1 + s) / 2, lexical -> s / (1 + s); the other kinds are in [0, 1] already.
 
     Examples
     --------
@@ -33,9 +33,9 @@ def unit_scores(ranking: Ranking) -> tuple[float, ...]:
 
 
 def _to_unit(score: float, kind: ScoreKind) -> float:
-    if kind is ScoreKind.LOGIT:
+    if kind in {ScoreKind.LOGIT, ScoreKind.PREFERENCE}:
         value = 1.0 / (1.0 + math.exp(-score)) if score >= 0 else math.exp(score) / (1.0 + math.exp(score))
-    elif kind is ScoreKind.LOG_PROBABILITY:
+    elif kind in {ScoreKind.LOG_PROBABILITY, ScoreKind.LIKELIHOOD}:
         value = math.exp(min(score, 0.0))
     elif kind is ScoreKind.SIMILARITY:
         value = (1.0 + score) / 2.0

@@ -31,6 +31,14 @@ class ScoreKind(StrEnum):
     """Log of the probability that this document comes first in its window: at most 0."""
     PROBABILITY = "probability"
     """A probability of relevance in [0, 1]."""
+    LIKELIHOOD = "likelihood"
+    """Mean log-probability of the query's tokens given the document: at most 0, comparable within one query."""
+    PREFERENCE = "preference"
+    """Log-odds that a document is preferred to the average one of its list (a Bradley-Terry strength)."""
+    SHARE = "share"
+    """How often, in [0, 1], a document is preferred to others of its list."""
+    GRADE = "grade"
+    """A grade that a model wrote down, scaled to [0, 1]."""
     RANK = "rank"
     """1 / rank: the ranker gives an order and no score."""
 
@@ -95,24 +103,33 @@ class PairScores:
 
 
 @dataclass(frozen=True, slots=True)
-class WindowLogits:
-    """One window as a listwise ranker saw it: document ids in the order shown, and their raw identifier logits."""
+class WindowEvidence:
+    """One window as a listwise ranker saw it.
+
+    `document_ids` are in the order shown and `logits`, where there are any, are the raw identifier logits in that
+    order. `repairs` names what was wrong with a written answer, `trace` is the reasoning before it. `failure` says why
+    the window could not be read and so kept its order.
+    """
 
     document_ids: tuple[str, ...]
-    logits: tuple[float, ...]
+    logits: tuple[float, ...] = ()
+    repairs: tuple[str, ...] = ()
+    trace: str = ""
+    failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """How a ranker arrived at a ranking.
 
-    `tokens` counts every token processed, `readings` says per document id how much of it was read, `windows` keeps the
-    raw logits of a listwise ranker so that scores can be calibrated and explained.
+    `tokens` counts every token read, `generated_tokens` every token written, `readings` says per document id how much
+    of it was read, `windows` keeps what a listwise ranker found so that scores can be calibrated and explained.
     """
 
     tokens: int = 0
+    generated_tokens: int = 0
     readings: Mapping[str, Reading] = field(default_factory=dict)
-    windows: tuple[WindowLogits, ...] = ()
+    windows: tuple[WindowEvidence, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +278,14 @@ class Ranking:
     def scores(self) -> tuple[float, ...]:
         """Scores, best first; they never increase."""
         return tuple(item.score for item in self.items)
+
+    @property
+    def origin(self) -> Ranking:
+        """The ranking of the first stage, before any ranker changed it."""
+        ranking = self
+        while ranking.previous is not None:
+            ranking = ranking.previous
+        return ranking
 
     def top(self, k: int) -> Ranking:
         """Keep the first `k` places; a `k` above the length keeps all."""

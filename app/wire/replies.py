@@ -50,9 +50,10 @@ class BilledUnits(BaseModel):
 
 
 class TokenCount(BaseModel):
-    """Cohere's."""
+    """Cohere's: tokens read and written."""
 
     input_tokens: int
+    output_tokens: int
 
 
 class Usage(BaseModel):
@@ -250,7 +251,7 @@ def result_meta(result: EngineResult, *, pipeline: str, warnings: list[str]) -> 
     pipeline
         Name of what ran.
     warnings
-        What the caller should know.
+        What the caller should know beside what the result says itself.
 
     Returns
     -------
@@ -262,8 +263,8 @@ def result_meta(result: EngineResult, *, pipeline: str, warnings: list[str]) -> 
         "score_kind": result.ranking.score_kind,
         "partial": result.partial,
         "degraded_reason": result.degraded_reason,
-        "warnings": warnings,
-        "tokens": TokenCount(input_tokens=result.tokens),
+        "warnings": [*warnings, *result.warnings],
+        "tokens": TokenCount(input_tokens=result.tokens, output_tokens=result.generated_tokens),
         "queue_ms": round(result.queue_s * 1000, 3),
     }
 

@@ -61,11 +61,18 @@ class FoundResult(BaseModel):
 
 
 class ExplainedWindow(BaseModel):
-    """Documents a listwise stage saw together, and the raw logits of their labels."""
+    """Documents a listwise stage saw together, and what it found.
+
+    Raw logits of their labels, or what a written answer needed repaired and the reasoning before it; why the window
+    could not be read, if it could not.
+    """
 
     stage: str
     document_ids: list[str]
     logits: list[float]
+    repairs: list[str]
+    trace: str
+    failure: str
 
 
 class SearchReply(BaseModel):
@@ -174,7 +181,14 @@ def _place(stage: StageResult, item: ScoredDocument) -> Place:
 
 def _windows(result: EngineResult) -> list[ExplainedWindow]:
     return [
-        ExplainedWindow(stage=stage.name, document_ids=list(window.document_ids), logits=list(window.logits))
+        ExplainedWindow(
+            stage=stage.name,
+            document_ids=list(window.document_ids),
+            logits=list(window.logits),
+            repairs=list(window.repairs),
+            trace=window.trace,
+            failure=window.failure,
+        )
         for stage in result.stages
         for window in stage.ranking.evidence.windows
     ]

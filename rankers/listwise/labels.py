@@ -40,13 +40,14 @@ def defuse(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LabelSet:
-    """Labels that are one token each where they are written and where they are read.
+    """Labels, and their tokens where they are one token each where they are written and where they are read.
 
-    `ids[i]` is the token of `labels[i]`. `refusal` says why the set ends where it does, if a label failed.
+    `ids[i]` is the token of `labels[i]`; without ids the labels can only be read in a written answer. `refusal` says
+    why the set ends where it does, if a label failed.
     """
 
     labels: tuple[str, ...]
-    ids: tuple[int, ...]
+    ids: tuple[int, ...] = ()
     refusal: str = ""
 
     def __len__(self) -> int:

@@ -5,35 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from rankers.errors import ConfigError, TooLargeError
-from rankers.listwise.labels import check_labels, defuse
+from rankers.listwise.labels import LabelSet, check_labels, defuse
 from rankers.listwise.template import Template
-from rankers.protocols import LanguageModel, TokenIds
+from rankers.protocols import PromptEncoder, TokenIds
 from rankers.types import Reading
 
-QUERY, PASSAGES, NUM, LABEL, TEXT = "query", "passages", "num", "label", "text"
+QUERY, PASSAGES, NUM, LABEL, TEXT, SCORE = "query", "passages", "num", "label", "text", "score"
 # Placeholders pass through the chat template between two private-use characters, which no template alters.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _PLACEHOLDER = re.compile(f"{_OPEN}(\\w+){_CLOSE}")
-
-
-class ChatLanguageModel(LanguageModel, Protocol):
-    """A language model whose prompts can be built: it knows its chat template and its special tokens."""
-
-    @property
-    def context_tokens(self) -> int | None:
-        """Longest prompt it can read; None where there is no bound."""
-        ...
-
-    def encode_template(self, text: str, *, at_start: bool = False) -> list[int]:
-        """Token ids of trusted template text; special tokens written in it are recognised."""
-        ...
-
-    def chat_text(self, system: str, user: str) -> str:
-        """Write a conversation as the model expects it, up to where the answer begins."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +27,20 @@ class EncodedPassage:
 
 
 @dataclass(frozen=True, slots=True)
-class _Skeleton:
-    """The fixed ids of a prompt and what fills the gaps: ids[0] gap[0] ids[1] ... gap[-1] ids[-1].
+class _Gap:
+    """What fills a gap, the text that goes before it, and for a passage or its score the place in the window."""
 
-    A gap is the place of a passage in the window, or a spelling of the query (text that goes before it).
-    """
+    name: str
+    space: str
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Skeleton:
+    """The fixed ids of a prompt and what fills the gaps: ids[0] gap[0] ids[1] ... gap[-1] ids[-1]."""
 
     ids: tuple[tuple[int, ...], ...]
-    gaps: tuple[int | str, ...]
+    gaps: tuple[_Gap, ...]
 
     @property
     def tokens(self) -> int:
@@ -80,24 +68,29 @@ class PromptBuilder:
         If the tokenizer cannot carry the labels where the template puts them.
     """
 
-    def __init__(self, template: Template, model: ChatLanguageModel, *, passage_tokens: int) -> None:
+    def __init__(self, template: Template, model: PromptEncoder, *, passage_tokens: int) -> None:
         if passage_tokens < 1:
             raise ConfigError(f"passage_tokens is {passage_tokens}, must be at least 1")
         self._model = model
         self.passage_tokens = passage_tokens
-        self._passage = _mark(template.passage, (LABEL, TEXT))
+        self.shows_scores = template.shows_scores
+        self._passage = _mark(template.passage, (LABEL, TEXT, SCORE))
         self._text = model.chat_text(template.system, _mark(template.user, (QUERY, PASSAGES, NUM))) + template.answer
         for field in (QUERY, PASSAGES):
             if _mark(f"{{{field}}}", (field,)) not in self._text:
                 raise ConfigError(f"template {template.name!r}: the chat template of the model drops {{{field}}}")
         before_label = _PLACEHOLDER.split(self._passage)[0]
-        self.labels = check_labels(
-            template.labels,
-            contexts=(f"\n{before_label}", _PLACEHOLDER.split(self._text)[-1]),
-            encode=model.encode_template,
+        self.labels = (
+            LabelSet(template.labels)
+            if template.written
+            else check_labels(
+                template.labels,
+                contexts=(f"\n{before_label}", _PLACEHOLDER.split(self._text)[-1]),
+                encode=model.encode_template,
+            )
         )
         self._skeletons: dict[int, _Skeleton] = {}
-        self._passage_space = " " if self._passage.endswith(" " + _mark("{text}", (TEXT,))) else ""
+        self._passage_space = " " if self._passage.split(_mark("{text}", (TEXT,)))[0].endswith(" ") else ""
 
     def encode_passage(self, text: str) -> EncodedPassage:
         """Encode the text of a document: on one line, text like a label defused, cut to the budget by ids.
@@ -121,7 +114,9 @@ class PromptBuilder:
         line = _one_line(text)
         return {space: self._model.encode(space + line) for space in ("", " ")}
 
-    def render(self, query: Mapping[str, TokenIds], passages: Sequence[EncodedPassage]) -> list[int]:
+    def render(
+        self, query: Mapping[str, TokenIds], passages: Sequence[EncodedPassage], scores: Sequence[float] = ()
+    ) -> list[int]:
         """Fill the template.
 
         Parameters
@@ -130,6 +125,8 @@ class PromptBuilder:
             From `encode_query`.
         passages
             From `encode_passage`, in the order shown.
+        scores
+            Of the first stage, one per passage, where the template shows them.
 
         Returns
         -------
@@ -145,7 +142,12 @@ class PromptBuilder:
         skeleton = self._skeleton(len(passages))
         prompt = list(skeleton.ids[0])
         for gap, ids in zip(skeleton.gaps, skeleton.ids[1:], strict=True):
-            prompt.extend(query[gap] if isinstance(gap, str) else passages[gap].ids)
+            if gap.name == QUERY:
+                prompt.extend(query[gap.space])
+            elif gap.name == TEXT:
+                prompt.extend(passages[gap.place].ids)
+            else:
+                prompt.extend(self._model.encode(f"{gap.space}{scores[gap.place]:.2f}"))
             prompt.extend(ids)
         limit = self._model.context_tokens
         if limit is not None and len(prompt) > limit:
@@ -177,11 +179,11 @@ class PromptBuilder:
         # split() with one group alternates fixed text and placeholder names.
         parts = _PLACEHOLDER.split(text)
         fixed, names = parts[::2], parts[1::2]
-        gaps: list[int | str] = []
+        gaps: list[_Gap] = []
         for i, name in enumerate(names):
             space = " " if fixed[i].endswith(" ") else ""
             fixed[i] = fixed[i].removesuffix(" ")
-            gaps.append(space if name == QUERY else sum(isinstance(gap, int) for gap in gaps))
+            gaps.append(_Gap(name, space, sum(gap.name == name for gap in gaps)))
         ids = [tuple(self._model.encode_template(part, at_start=i == 0)) for i, part in enumerate(fixed)]
         return _Skeleton(tuple(ids), tuple(gaps))
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from rankers.errors import ConfigError
 from rankers.listwise.labels import LETTERS
@@ -19,7 +19,9 @@ class Template(BaseModel):
     """The wording of a listwise prompt.
 
     `user` holds ``{query}`` and ``{passages}`` and may hold ``{num}``; `passage`, one line per candidate, holds
-    ``{label}`` and then ``{text}``; `answer` is what the model's answer begins with, directly before a label.
+    ``{label}``, then ``{text}``, and may hold ``{score}``, the document's score in the first stage, after that.
+    `answer` is what the model's answer begins with: directly before a label, whose logits are read, or, where the
+    answer is `written`, anything or nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,6 +30,7 @@ class Template(BaseModel):
     system: str
     user: str
     passage: str
+    written: bool = False
     answer: str
     labels: tuple[str, ...] = LETTERS
 
@@ -42,16 +45,32 @@ class Template(BaseModel):
     @field_validator("passage")
     @classmethod
     def _passage_has_label_and_text(cls, value: str) -> str:
-        if _FIELD.findall(value) != ["label", "text"]:
-            raise ValueError(f"needs {{label}} and then {{text}}, once each; has {_FIELD.findall(value)}")
+        if _FIELD.findall(value) not in (["label", "text"], ["label", "text", "score"]):
+            raise ValueError(
+                f"needs {{label}}, then {{text}}, and may have {{score}} then, once each; has {_FIELD.findall(value)}"
+            )
         return value
 
     @field_validator("answer")
     @classmethod
-    def _answer_is_text(cls, value: str) -> str:
-        if not value or _FIELD.search(value):
-            raise ValueError("needs the text that comes directly before a label, such as '['")
+    def _answer_comes_before_a_label(cls, value: str, info: ValidationInfo) -> str:
+        if _FIELD.search(value) or not (value or info.data.get("written")):
+            raise ValueError(
+                "needs the text that comes directly before a label, such as '['; only a written answer may begin freely"
+            )
         return value
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) < 2 or len(set(value)) < len(value) or not all(value):
+            raise ValueError("needs at least two labels, all different and none empty")
+        return value
+
+    @property
+    def shows_scores(self) -> bool:
+        """Whether a passage's line has its score in the first stage."""
+        return "{score}" in self.passage
 
 
 def load_template(source: str | Path) -> Template:

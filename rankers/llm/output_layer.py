@@ -17,6 +17,9 @@ import torch
 from rankers.errors import ConfigError
 from rankers.protocols import TokenIds
 
+ROWS_AT_A_TIME = 256
+"""Hidden states multiplied by the whole matrix at once; bounds memory at 256 times the vocabulary."""
+
 
 class OutputLayer:
     """Rows of the output matrix of a model and what happens to a logit afterwards.
@@ -66,11 +69,34 @@ class OutputLayer:
         results = []
         for state, wanted in zip(hidden, candidates, strict=True):
             rows = torch.as_tensor(wanted, dtype=torch.long, device=hidden.device)
-            values = self._weight[rows].float() @ state.float()
-            if self._bias is not None:
-                values = values + self._bias[rows].float()
-            values = values * self._scale
-            if self._soft_cap:
-                values = self._soft_cap * torch.tanh(values / self._soft_cap)
-            results.append(values.cpu().numpy())
+            results.append(self._finish(self._weight[rows].float() @ state.float(), rows).cpu().numpy())
         return results
+
+    def log_probabilities(self, hidden: torch.Tensor, wanted: TokenIds) -> npt.NDArray[np.float32]:
+        """Log-softmax over the whole vocabulary, read at one entry per hidden state.
+
+        Parameters
+        ----------
+        hidden
+            [B, D].
+        wanted
+            One index per hidden state.
+
+        Returns
+        -------
+        ndarray
+            float32 [B].
+        """
+        results = []
+        for start in range(0, len(wanted), ROWS_AT_A_TIME):
+            states, tokens = hidden[start : start + ROWS_AT_A_TIME], wanted[start : start + ROWS_AT_A_TIME]
+            logits = self._finish((states @ self._weight.T).float(), slice(None))  # [b, V]
+            picked = logits[torch.arange(len(tokens)), torch.as_tensor(tokens, device=logits.device)]
+            results.append((picked - logits.logsumexp(dim=-1)).cpu().numpy())
+        return np.concatenate(results)
+
+    def _finish(self, values: torch.Tensor, rows: torch.Tensor | slice) -> torch.Tensor:
+        if self._bias is not None:
+            values = values + self._bias[rows].float()
+        values = values * self._scale
+        return self._soft_cap * torch.tanh(values / self._soft_cap) if self._soft_cap else values

@@ -27,7 +27,23 @@ class PromptTokenizer:
         self._markup = re.compile(rf"(?=(?:{'|'.join(map(re.escape, markup)) or '(?!)'}))", re.IGNORECASE)
         first_piece = str(tokenizer.convert_ids_to_tokens(self._ids("x", recognise=False))[0])
         self._prepends_space = first_piece.startswith(SENTENCEPIECE_SPACE)
+        first = tokenizer("x")["input_ids"][0]
+        self._start_ids = [first] if first == tokenizer.bos_token_id else []
         self._newline_ids = self._ids("\n", recognise=False)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer itself."""
+        return self._tokenizer
+
+    @property
+    def end_ids(self) -> set[int]:
+        """Tokens with which the model ends a text or its turn."""
+        return {i for i in (self._tokenizer.eos_token_id,) if i is not None}
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of what a model wrote, special tokens left out."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def encode(self, text: str) -> list[int]:
         """Encode user text as it occurs inside a prompt.
@@ -58,14 +74,18 @@ class PromptTokenizer:
         text
             Trusted text.
         at_start
-            Whether the prompt begins with it.
+            Whether the prompt begins with it: it then gets the start token, if the model has one and the text does
+            not begin with it already.
 
         Returns
         -------
         list of int
-            Token ids; nothing is added at either end.
+            Token ids; nothing else is added at either end.
         """
-        return self._ids(text, recognise=True) if at_start else self._inside(text, recognise=True)
+        if not at_start:
+            return self._inside(text, recognise=True)
+        ids = self._ids(text, recognise=True)
+        return ids if ids[:1] == self._start_ids else [*self._start_ids, *ids]
 
     def chat_text(self, system: str, user: str) -> str:
         """Write a conversation the way the model was trained to read it, up to where its answer begins.
@@ -80,12 +100,13 @@ class PromptTokenizer:
         Returns
         -------
         str
-            The text, special tokens included; without a chat template, plain paragraphs.
+            The text, special tokens included; without a chat template, plain paragraphs. `encode_template` puts the
+            start token before it where it is missing.
         """
         from jinja2.exceptions import TemplateError
 
         if self._tokenizer.chat_template is None:
-            return f"{self._start_of_text()}{system}\n\n{user}\n\n"
+            return f"{system}\n\n{user}\n\n"
         try:
             text = self._render([{"role": "system", "content": system}, {"role": "user", "content": user}])
         except TemplateError:
@@ -101,11 +122,6 @@ class PromptTokenizer:
                 messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
             )
         )
-
-    def _start_of_text(self) -> str:
-        """Give the start token, where the tokenizer itself would put one before a text."""
-        first = self._tokenizer("x")["input_ids"][0]
-        return str(self._tokenizer.bos_token) if first == self._tokenizer.bos_token_id else ""
 
     def _inside(self, text: str, *, recognise: bool) -> list[int]:
         """Encode text that other text precedes.

@@ -27,7 +27,12 @@ default: first
 aliases: {{rerank-v3.5: first}}
 pipelines:
   first:
-    stages: [{{kind: listwise, model: smollm2-135m, depth: 20, window: 10, stride: 5, passage_tokens: 30}}]
+    stages:
+      - kind: listwise
+        model: smollm2-135m
+        depth: 20
+        strategy: {{kind: sliding, size: 10, stride: 5}}
+        passage_tokens: 30
   cross-encoder:
     stages: [{{kind: cross-encoder, model: minilm, depth: 100}}]
 """

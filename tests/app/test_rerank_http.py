@@ -87,7 +87,7 @@ def test_every_route_gives_the_superset(client: httpx.Client, path: str) -> None
     meta = content["meta"]
     assert meta["api_version"] == {"version": "2" if "v2" in path else "1"}
     assert meta["billed_units"] == {"search_units": 1}
-    assert meta["tokens"] == {"input_tokens": 7}
+    assert meta["tokens"] == {"input_tokens": 7, "output_tokens": 0}
     assert (meta["pipeline"], meta["score_kind"], meta["partial"]) == ("words", "logit", False)
     assert (meta["degraded_reason"], meta["warnings"], meta["truncated"]) == (None, [], [])
     assert [stage["name"] for stage in meta["stages"]] == ["words"]

@@ -12,7 +12,7 @@ import pytest
 
 from app.click_log import open_click_log
 from rankers.pipeline import Pipeline, Stage
-from rankers.types import Document, Evidence, Ranking, WindowLogits
+from rankers.types import Document, Evidence, Ranking, WindowEvidence
 from tests.app.conftest import Serve, running
 from tests.app.fakes import FakePipelines, WordRanker, WordRetriever, pipeline_of, slow
 
@@ -34,7 +34,13 @@ class Explaining(WordRanker):
                 ranking.query,
                 tuple(reversed(ranking.documents)),
                 previous=ranking,
-                evidence=Evidence(windows=(WindowLogits(ranking.ids, (0.5,) * len(ranking)),)),
+                evidence=Evidence(
+                    generated_tokens=7,
+                    windows=(
+                        WindowEvidence(ranking.ids, (0.5,) * len(ranking)),
+                        WindowEvidence(ranking.ids, failure="the server has gone"),
+                    ),
+                ),
             )
             for ranking in rankings
         ]
@@ -98,7 +104,7 @@ def test_a_result_says_where_each_stage_put_it(client: httpx.Client) -> None:
     assert first["stages"]["upside-down"] == {"rank": 1, "score": 1.0, "score_kind": "rank"}
     assert last["document"] == {"id": "sky", "title": "The sky", "text": "blue", "metadata": {"page": 1}}
     meta = reply["meta"]
-    assert (meta["partial"], meta["degraded_reason"], meta["warnings"], meta["score_kind"]) == (False, None, [], "rank")
+    assert (meta["partial"], meta["degraded_reason"], meta["score_kind"]) == (False, None, "rank")
 
 
 def test_a_pipeline_is_chosen_by_name_alias_or_model(client: httpx.Client) -> None:
@@ -109,11 +115,22 @@ def test_a_pipeline_is_chosen_by_name_alias_or_model(client: httpx.Client) -> No
 
 def test_explain_adds_features_and_windows(client: httpx.Client) -> None:
     reply = search(client, explain=True)
+    nothing, failure = {"repairs": [], "trace": "", "failure": ""}, {"failure": "the server has gone"}
     assert reply["explain"] == [
-        {"stage": "upside-down", "document_ids": ["light", "flag"], "logits": [0.5, 0.5]},
+        {"stage": "upside-down", "document_ids": ["light", "flag"], "logits": [0.5, 0.5]} | nothing,
+        {"stage": "upside-down", "document_ids": ["light", "flag"], "logits": []} | nothing | failure,
     ]
     assert reply["results"][2]["document"]["features"] == {"age": 3.0}
     assert "explain" not in search(client)
+
+
+def test_windows_that_could_not_be_read_are_reported(client: httpx.Client) -> None:
+    meta = search(client)["meta"]
+    assert meta["degraded_reason"] is None
+    assert meta["warnings"] == [
+        "1 of 2 windows of stage 'upside-down' could not be read and kept their order: the server has gone"
+    ]
+    assert meta["tokens"]["output_tokens"] == 7
 
 
 def test_nothing_found_is_an_empty_list(client: httpx.Client) -> None:

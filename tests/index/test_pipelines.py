@@ -25,7 +25,8 @@ pipelines:
     retriever: {{kind: bm25}}
     stages: [{{kind: cross-encoder, model: minilm, depth: 2}}]
   rerank-only:
-    stages: [{{kind: listwise, model: smollm2-135m, window: 4, stride: 2, passage_tokens: 20}}]
+    stages:
+      - {{kind: listwise, model: smollm2-135m, strategy: {{kind: sliding, size: 4, stride: 2}}, passage_tokens: 20}}
 """
 DOCUMENTS = [
     Document("cat", "a cat sleeps on the warm mat"),

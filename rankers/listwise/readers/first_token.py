@@ -8,7 +8,7 @@ import numpy as np
 
 from rankers.errors import WorkerError
 from rankers.listwise.labels import LabelSet
-from rankers.listwise.windows import Window, WindowOutcome
+from rankers.listwise.windows import Signal, Window, WindowOutcome
 from rankers.protocols import LanguageModel, TokenIds
 
 
@@ -21,8 +21,14 @@ class FirstTokenReader:
         Gives the logits.
     """
 
+    gives = Signal.BEST | Signal.ORDER | Signal.LOGITS
+
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
+
+    def answer_tokens(self, labels: Sequence[str]) -> int:  # noqa: ARG002
+        """None are written."""
+        return 0
 
     def read(self, prompts: Sequence[TokenIds], windows: Sequence[Window], *, labels: LabelSet) -> list[WindowOutcome]:
         """Order each window by the logits of its labels.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 from rankers.errors import ConfigError
-from rankers.listwise.windows import Order, Plan
+from rankers.listwise.strategies.single import Single
+from rankers.listwise.windows import Plan, Signal, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,21 +20,34 @@ class Sliding:
         Candidates in a window, at least 2.
     stride
         Candidates the window moves by, from 1 to `size` - 1; the best `size` - `stride` are carried on.
+    passes
+        Most times the whole list is gone over, at least 1.
+    shuffle_seed
+        Where given, candidates are shuffled before the first pass, always in the same way.
 
     Raises
     ------
     ConfigError
-        If size or stride is out of range.
+        If size, stride or passes is out of range.
     """
 
     size: int = 20
     stride: int = 10
+    passes: int = 1
+    shuffle_seed: int | None = None
 
     def __post_init__(self) -> None:
         if self.size < 2:
             raise ConfigError(f"window size is {self.size}, must be at least 2")
         if not 1 <= self.stride < self.size:
             raise ConfigError(f"stride is {self.stride}, must be from 1 to {self.size - 1} for windows of {self.size}")
+        if self.passes < 1:
+            raise ConfigError(f"passes is {self.passes}, must be at least 1")
+
+    @property
+    def needs(self) -> Signal:
+        """The whole order."""
+        return Signal.ORDER
 
     @property
     def window_size(self) -> int:
@@ -40,7 +55,10 @@ class Sliding:
         return self.size
 
     def plan(self, count: int) -> Plan:
-        """Order candidates with 1 + ceil((count - size) / stride) windows, one after the other.
+        """Order candidates with at most `passes` * (1 + ceil((count - size) / stride)) windows, one after the other.
+
+        A pass that changes nothing is the last: the next would read the very same windows. A list that fits one window
+        and is read once gets the scores of `Single`.
 
         Parameters
         ----------
@@ -58,12 +76,21 @@ class Sliding:
         >>> len(planned_windows(Sliding(), 100))
         9
         """
-        order: Order = tuple(range(count))
-        end = count
-        while True:
-            start = max(end - self.size, 0)
-            (outcome,) = yield [tuple(order[start:end])]
-            order = (*order[:start], *outcome.order, *order[end:])
-            if start == 0:
-                return order
-            end -= self.stride
+        if count <= self.size and self.passes == 1 and self.shuffle_seed is None:
+            return (yield from Single().plan(count))
+        order = list(range(count))
+        if self.shuffle_seed is not None:
+            random.Random(self.shuffle_seed).shuffle(order)
+        for _ in range(self.passes):
+            before = tuple(order)
+            end = count
+            while True:
+                start = max(end - self.size, 0)
+                (outcome,) = yield [tuple(order[start:end])]
+                order[start:end] = outcome.order
+                if start == 0:
+                    break
+                end -= self.stride
+            if tuple(order) == before:
+                break
+        return Verdict(tuple(order))

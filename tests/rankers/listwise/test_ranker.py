@@ -17,7 +17,7 @@ from rankers.listwise.ranker import ListwiseRanker
 from rankers.listwise.readers.first_token import FirstTokenReader
 from rankers.listwise.strategies.single import Single
 from rankers.listwise.strategies.sliding import Sliding
-from rankers.listwise.windows import Order, Plan, Window, WindowOutcome
+from rankers.listwise.windows import Plan, Signal, Verdict, Window, WindowOutcome
 from rankers.llm.transformers_engine import TransformersEngine
 from rankers.protocols import Ranker, TokenIds
 from rankers.types import Document, Evidence, Query, Ranking, Reading, ScoreKind
@@ -205,7 +205,7 @@ def test_more_documents_than_one_window_can_show_are_too_large() -> None:
     assert raised.value.field == "documents"
 
 
-def test_a_logit_that_is_no_number_is_an_error() -> None:
+def test_windows_that_all_fail_are_an_error() -> None:
     with pytest.raises(WorkerError, match="not a number"):
         ListwiseRanker(OracleModel(answer=math.nan)).rank([candidates(range(3))])
 
@@ -215,11 +215,11 @@ class Forgetful:
     """A strategy that loses a candidate."""
 
     window_size: int = 2
+    needs: Signal = Signal.BEST
 
     def plan(self, count: int) -> Plan:
         yield []
-        lost: Order = range(count - 1)
-        return lost
+        return Verdict(range(count - 1))
 
 
 def test_a_strategy_that_loses_a_candidate_is_an_error() -> None:

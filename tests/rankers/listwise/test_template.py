@@ -47,16 +47,24 @@ def test_a_template_of_ones_own_is_a_file(tmp_path: Path) -> None:
         ({"user": "{query}"}, "user: .*{passages} once"),
         ({"user": "{query} {passages} {passages}"}, "user: .*{passages} once"),
         ({"user": "{query} {passages} {other}"}, "user: .*has .*'other'"),
-        ({"passage": "{text}"}, "passage: .*{label} and then {text}"),
-        ({"passage": "{text} [{label}]"}, "passage: .*{label} and then {text}"),
+        ({"passage": "{text}"}, "passage: .*{label}, then {text}"),
+        ({"passage": "{text} [{label}]"}, "passage: .*{label}, then {text}"),
+        ({"passage": "[{label}] {score} {text}"}, "passage: .*{label}, then {text}"),
         ({"answer": ""}, "answer: .*directly before a label"),
+        ({"answer": "{label}"}, "answer: .*directly before a label"),
+        ({"labels": ["A"]}, "labels: .*at least two"),
+        ({"labels": ["A", "A"]}, "labels: .*all different"),
         ({"system": None}, "system: Field required"),
         ({"colour": "red"}, "colour: Extra inputs"),
     ],
 )
-def test_a_wrong_field_is_named(tmp_path: Path, changes: dict[str, str], message: str) -> None:
+def test_a_wrong_field_is_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_template(write(tmp_path, **changes))
+
+
+def test_a_written_answer_may_begin_freely(tmp_path: Path) -> None:
+    assert load_template(str(write(tmp_path, answer="", written=True))).written
 
 
 def test_a_template_that_is_not_there_or_not_yaml_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, normalizers
 from tokenizers.models import BPE
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rankers.llm.prompt_tokenizer import PromptTokenizer
@@ -95,3 +96,16 @@ def test_without_a_system_role_its_text_starts_the_users_turn(template: str) -> 
 
 def test_without_a_chat_template_the_prompt_is_plain_text() -> None:
     assert PromptTokenizer(byte_tokenizer(chat_template=None)).chat_text("Be fair.", "Rank.") == "Be fair.\n\nRank.\n\n"
+
+
+def test_a_prompt_begins_with_the_start_token_where_the_tokenizer_would_put_one() -> None:
+    tokenizer = byte_tokenizer()
+    start = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", start)]
+    )
+    text = PromptTokenizer(tokenizer)
+    plain = PLAIN.encode_template("Query:", at_start=True)
+    assert text.encode_template("Query:", at_start=True) == [start, *plain]
+    assert text.encode_template("<|im_start|>Query:", at_start=True) == [start, *plain]
+    assert text.encode_template("Query:") == plain

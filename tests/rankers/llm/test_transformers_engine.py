@@ -115,9 +115,10 @@ def test_one_position_is_computed_and_only_the_rows_asked_for() -> None:
     network.base_model.register_forward_hook(body_ran)
     network.lm_head.register_forward_hook(lambda *call: heads.append(call))
     with OutputShapes() as shapes:
-        engine.next_token_logits([[5] * 30, [6] * 20], [[40, 41, 42], [43, 44, 45]])
+        engine.next_token_logits([[5] * 30, [5] * 17 + [6] * 3], [[40, 41, 42], [43, 44, 45]])
 
-    assert bodies == [(2, 30)]  # one pass for both prompts: no step is decoded after it
+    # One pass for both prompts, over 30 rows and the 3 in which the second differs: no step is decoded after it.
+    assert bodies == [(1, 33)]
     assert caches == [None]
     assert heads == []
     assert (3,) in shapes.seen
@@ -187,6 +188,56 @@ def test_bad_input_is_refused(engine: TransformersEngine) -> None:
 
 def test_no_prompts_give_no_logits(engine: TransformersEngine) -> None:
     assert engine.next_token_logits([], []) == []
+
+
+def test_likelihoods_equal_a_plain_forward_pass(engine: TransformersEngine, network: Any) -> None:
+    prompts = [[5] * 20, [5] * 20 + [9], [7]]
+    continuations = [[1, 2, 3], [4], list(range(50, 90))]
+    found = engine.continuation_log_probabilities(prompts, continuations)
+    for prompt, wanted, values in zip(prompts, continuations, found, strict=True):
+        with torch.inference_mode():
+            logits = network(torch.tensor([[*prompt, *wanted]])).logits[0]
+        expected = logits.log_softmax(dim=-1)[range(len(prompt) - 1, len(prompt) + len(wanted) - 1), wanted]
+        np.testing.assert_allclose(values, expected.numpy(), atol=1e-4)
+
+
+def test_likelihoods_of_bad_input_are_refused(engine: TransformersEngine) -> None:
+    with pytest.raises(InvalidInputError, match="continuation 1 is empty"):
+        engine.continuation_log_probabilities([[1], [2]], [[3], []])
+    with pytest.raises(InvalidInputError, match=f"the context .* is {CONTEXT}"):
+        engine.continuation_log_probabilities([[1] * CONTEXT], [[1, 2]])
+
+
+def greedy(network: Any, prompt: list[int], budget: int) -> list[int]:
+    ids = list(prompt)
+    with torch.inference_mode():
+        for _ in range(budget):
+            ids.append(int(network(torch.tensor([ids])).logits[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+def test_text_equals_a_plain_greedy_loop_for_mixed_lengths(network: Any) -> None:
+    engine = TransformersEngine(network, byte_tokenizer(), max_batch_tokens=100)
+    prompts = [[40, 50, 60], [70] * 30, [80, 81]]
+    for prompt, written in zip(prompts, engine.generate(prompts, max_new_tokens=6), strict=True):
+        ids = greedy(network, prompt, 6)
+        end = ids.index(1) if 1 in ids else 6  # token 1 ends the text
+        assert written.text == byte_tokenizer().decode(ids[:end], skip_special_tokens=True)
+        assert (written.tokens, written.complete) == (min(end + 1, 6), end < 6)
+
+
+def test_a_stop_string_ends_the_text(network: Any) -> None:
+    engine = TransformersEngine(network, byte_tokenizer())
+    (free,) = engine.generate([[40, 50, 60]], max_new_tokens=12)
+    stop = free.text[2:4]
+    (stopped,) = engine.generate([[40, 50, 60]], max_new_tokens=12, stop=[stop])
+    assert stopped.complete
+    assert stopped.text == free.text[: free.text.index(stop) + len(stop)]
+
+
+def test_text_that_would_not_fit_the_context_is_refused(engine: TransformersEngine) -> None:
+    with pytest.raises(InvalidInputError, match=f"500 tokens and may write 13, the context .* is {CONTEXT}"):
+        engine.generate([[1] * 500], max_new_tokens=13)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,266 @@
+"""The listwise engine: one token against generation, strategies against each other, memory.
+
+    python -m benchmarks.listwise speed path/to/trec-dl-2019-rerank --queries 20 --passage-tokens 60 100
+    python -m benchmarks.listwise strategies path/to/trec-dl-2019-rerank --queries 20 --passage-tokens 60
+    python -m benchmarks.listwise memory path/to/trec-dl-2019-rerank
+
+`speed` reads the windows of 20 that slide by 10 over the BM25 top 100, query by query, in turn: with Shortlist, with a
+plain transformers loop that reads one token from full logits, and with one that generates the permutation, both one
+window at a time over the very token ids Shortlist read. The ratio to expect is what the loop's own times for prefill
+and decoding say; the floating-point rate is set against plain matrix products of the model's shapes.
+
+`strategies` gives quality, tokens, windows, rounds (depth) and time of each strategy on the same candidates.
+
+`memory` gives the peak of resident memory with 1 to 64 queries in flight.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from index.sources import read_beir_queries, read_documents
+from rankers.listwise.ranker import ListwiseRanker
+from rankers.listwise.readers.generate import GenerateReader
+from rankers.listwise.readers.setwise import SetwiseReader
+from rankers.listwise.strategies.blocks import Blocks
+from rankers.listwise.strategies.heap import Heap
+from rankers.listwise.strategies.sliding import Sliding
+from rankers.listwise.strategies.tournament import Tournament
+from rankers.listwise.windows import Plan, Strategy
+from rankers.llm.transformers_engine import TransformersEngine
+from rankers.protocols import TokenIds
+from rankers.sources import resolve_model
+from rankers.types import Ranking
+from training.evaluation.datasets import read_qrels
+from training.evaluation.measures import mean, measure_run
+from training.evaluation.memory import peak_memory_mib, reset_peak_memory
+from training.evaluation.runs import RunRetriever, read_run
+from training.evaluation.significance import compare
+
+DEPTH, LABELS = 100, 20
+MEASURE = "nDCG@10"
+
+
+class RecordingEngine(TransformersEngine):
+    """Keeps the prompts it was given, so that others can be timed on them."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.prompts: list[TokenIds] = []
+        super().__init__(*args, **options)
+
+    def next_token_logits(self, prompts, candidates):  # type: ignore[no-untyped-def]
+        self.prompts.extend(prompts)
+        return super().next_token_logits(prompts, candidates)
+
+
+class Counted:
+    """A strategy that counts its rounds: how many times windows are read one after the other."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self._strategy = strategy
+        self.needs, self.window_size = strategy.needs, strategy.window_size
+        self.rounds = 0
+
+    def plan(self, count: int) -> Plan:
+        plan = self._strategy.plan(count)
+        try:
+            windows = next(plan)
+            while True:
+                self.rounds += 1
+                outcomes = yield windows
+                windows = plan.send(outcomes)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+
+
+def candidates(data: Path, count: int) -> list[Ranking]:
+    """The BM25 top 100 of the first `count` judged queries."""
+    run = read_run(data / "runs" / "bm25.top100.trec")
+    queries = [query for query in read_beir_queries(data) if query.id in run][:count]
+    return RunRetriever(run, read_documents(str(data))).retrieve(queries, DEPTH)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+@torch.inference_mode()
+def full_logits(model: Any, prompts: Sequence[TokenIds]) -> None:
+    for prompt in prompts:
+        model(torch.tensor([prompt])).logits[0, -1].argsort(descending=True)
+
+
+@torch.inference_mode()
+def generate(model: Any, prompts: Sequence[TokenIds], tokens: int) -> None:
+    # The answer's length is forced: an untrained model may stop early or ramble, a trained one writes just this much.
+    for prompt in prompts:
+        ids = torch.tensor([prompt])
+        model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            min_new_tokens=tokens,
+            max_new_tokens=tokens,
+            pad_token_id=0,
+        )
+
+
+def speed(arguments: argparse.Namespace) -> None:
+    path = resolve_model(arguments.model, models_dir=arguments.models_dir)
+    engine = RecordingEngine.load(path, device="cpu", dtype="float32")
+    plain: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    permutation = " > ".join(f"[{chr(ord('A') + i)}]" for i in range(LABELS))
+    answer_tokens = len(tokenizer(permutation, add_special_tokens=False).input_ids) - 1  # the prompt has the first [
+    rankings = candidates(arguments.data, arguments.queries)
+    for passage_tokens in arguments.passage_tokens:
+        ranker = ListwiseRanker(engine, passage_tokens=passage_tokens)
+        ranker.rank([rankings[0].top(LABELS)])  # warm-up
+        times: dict[str, list[float]] = {"shortlist": [], "full logits": [], "generate": [], "generate 1 token": []}
+        lengths: list[int] = []
+        product_s = 0.0
+        for ranking in rankings:
+            engine.prompts.clear()
+            times["shortlist"].append(seconds(lambda r=ranking, k=ranker: k.rank([r])))
+            prompts = list(engine.prompts)
+            lengths += map(len, prompts)
+            product_s += sum(matrix_seconds(plain, len(prompt)) for prompt in prompts[:1]) * len(prompts)
+            times["full logits"].append(seconds(lambda p=prompts: full_logits(plain, p)))
+            times["generate"].append(seconds(lambda p=prompts: generate(plain, p, answer_tokens)))
+            times["generate 1 token"].append(seconds(lambda p=prompts[:2]: generate(plain, p, 1)) / 2 * len(prompts))
+            print(f"{passage_tokens} tokens, query {ranking.query.id}:", {k: round(v[-1], 1) for k, v in times.items()})
+        report(times, lengths, cut=passage_tokens)
+        linear, attention = work(plain, lengths)
+        ours = sum(times["shortlist"])
+        print(
+            f"prefill: {(linear + attention) / ours / 1e9:.0f} GFLOP/s ({linear / ours / 1e9:.0f} of linear layers); "
+            f"plain float32 products of the same shapes {linear / product_s / 1e9:.0f} GFLOP/s: "
+            f"{(linear + attention) / ours / (linear / product_s):.0%}\n"
+        )
+
+
+def work(model: Any, lengths: Sequence[int]) -> tuple[float, float]:
+    """Floating-point operations of prefills: in linear layers, and in causal attention."""
+    config = model.config
+    heads = config.num_attention_heads * (
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
+    weights = sum(m.weight.numel() for m in model.base_model.modules() if isinstance(m, torch.nn.Linear))
+    linear = sum(2.0 * weights * length for length in lengths)
+    return linear, sum(2.0 * length**2 * heads * config.num_hidden_layers for length in lengths)
+
+
+@torch.inference_mode()
+def matrix_seconds(model: Any, rows: int) -> float:
+    """Seconds of every linear layer of a model, one after the other, on `rows` rows; nothing else."""
+    layers = [module for module in model.base_model.modules() if isinstance(module, torch.nn.Linear)]
+    inputs = {layer.in_features: torch.randn(rows, layer.in_features) for layer in layers}
+    return seconds(lambda: [layer(inputs[layer.in_features]) for layer in layers])
+
+
+def report(times: dict[str, list[float]], lengths: Sequence[int], *, cut: int) -> None:
+    total = {name: sum(values) for name, values in times.items()}
+    print(f"\npassages cut to {cut} tokens: {len(lengths)} windows of {LABELS}, {sum(lengths):,} prompt tokens")
+    print("| way | s | windows/s | prompt tokens/s | shortlist is faster by (median over queries) |")
+    print("| --- | --- | --- | --- | --- |")
+    for name in ("shortlist", "full logits", "generate"):
+        ratio = statistics.median(v / ours for v, ours in zip(times[name], times["shortlist"], strict=True))
+        print(
+            f"| {name} | {total[name]:.1f} | {len(lengths) / total[name]:.2f} | {sum(lengths) / total[name]:,.0f} "
+            f"| {ratio:.2f}x |"
+        )
+    print(f"expected from the loop's own prefill and decoding: {total['generate'] / total['generate 1 token']:.2f}x")
+
+
+def strategies(arguments: argparse.Namespace) -> None:
+    path = resolve_model(arguments.model, models_dir=arguments.models_dir)
+    engine = TransformersEngine.load(path, device="cpu", dtype="float32")
+    generated = GenerateReader(engine, answer_prefix="[")
+    ways: dict[str, tuple[Strategy, dict[str, Any]]] = {
+        "sliding 20/10": (Sliding(), {}),
+        "sliding 20/10, 3 passes": (Sliding(passes=3), {}),
+        "tournament 20, best 2": (Tournament(), {}),
+        "tournament 20, best 10": (Tournament(winners=10), {}),
+        "blocks 20 x1, soft": (Blocks(repeats=1, soft=True), {}),
+        "blocks 20 x2, soft": (Blocks(repeats=2, soft=True), {}),
+        "blocks 20 x2": (Blocks(repeats=2), {}),
+        "blocks 20 x4": (Blocks(repeats=4), {}),
+        "setwise heap, 19 children": (Heap(children=19), {"reader": SetwiseReader(engine), "template": "setwise"}),
+        "sliding 20/10, score line": (Sliding(), {"template": "insert_rank"}),
+        "sliding 20/10, generated": (Sliding(), {"reader": generated}),
+    }
+    rankings = candidates(arguments.data, arguments.queries)
+    wanted = {ranking.query.id for ranking in rankings}
+    qrels = {
+        query: judged for query, judged in read_qrels(arguments.data / "qrels" / "test.tsv").items() if query in wanted
+    }
+    first = measured(rankings, qrels)
+    print(f"{len(rankings)} queries, BM25 top {DEPTH}, passages cut to {arguments.passage_tokens[0]} tokens")
+    print(f"| strategy | {MEASURE} (linear gain) | - first (p) | windows | rounds | read | written | s | queries/s |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(f"| BM25 | {mean(first):.4f} | | | | | | | |")
+    base: dict[str, float] = {}
+    for name, (strategy, options) in ways.items():
+        if arguments.only and not any(name.startswith(only) for only in arguments.only):
+            continue
+        counted = Counted(strategy)
+        ranker = ListwiseRanker(engine, strategy=counted, passage_tokens=arguments.passage_tokens[0], **options)
+        results: list[Ranking] = []
+        taken = seconds(lambda: results.extend(ranker.rank(rankings)))  # noqa: B023
+        values = measured(results, qrels)
+        base = base or values
+        difference = mean(values) - mean(base)
+        windows = sum(len(result.evidence.windows) for result in results)
+        read = sum(result.evidence.tokens for result in results)
+        written = sum(result.evidence.generated_tokens for result in results)
+        print(
+            f"| {name} | {mean(values):.4f} | {difference:+.4f} ({compare(values, base).p_value:.2f}) "
+            f"| {windows / len(results):.1f} | {counted.rounds / len(results):.1f} | {read:,} | {written:,} "
+            f"| {taken:.0f} | {len(results) / taken:.3f} |",
+            flush=True,
+        )
+
+
+def measured(rankings: Sequence[Ranking], qrels: Any) -> dict[str, float]:
+    # Ranks and not scores, so that ties are cut as they are ordered.
+    run = {r.query.id: {item.document.id: -float(item.rank) for item in r.items} for r in rankings}
+    return measure_run(run, qrels, [MEASURE])[MEASURE]
+
+
+def memory(arguments: argparse.Namespace) -> None:
+    path = resolve_model(arguments.model, models_dir=arguments.models_dir)
+    ranker = ListwiseRanker(TransformersEngine.load(path, device="cpu", dtype="float32"), passage_tokens=20)
+    rankings = [ranking.top(LABELS) for ranking in candidates(arguments.data, 43)] * 2
+    ranker.rank(rankings[:1])
+    print("| queries in flight | peak MiB | s |\n| --- | --- | --- |")
+    for count in (1, 4, 16, 64):
+        reset_peak_memory()
+        taken = seconds(lambda: ranker.rank(rankings[:count]))  # noqa: B023
+        print(f"| {count} | {peak_memory_mib():,.0f} | {taken:.1f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["speed", "strategies", "memory"])
+    parser.add_argument("data", type=Path, help="the collection, in BEIR layout with runs/bm25.top100.trec")
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--models-dir", type=Path, default=Path("var/models"))
+    parser.add_argument("--queries", type=int, default=20)
+    parser.add_argument("--passage-tokens", type=int, nargs="+", default=[60])
+    parser.add_argument("--only", nargs="*", help="strategies whose names begin so")
+    arguments = parser.parse_args()
+    {"speed": speed, "strategies": strategies, "memory": memory}[arguments.part](arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""Stages as ``shortlist.yaml`` names them, and the rankers they stand for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Hashable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from rankers.errors import ConfigError
+from rankers.listwise.readers.first_token import FirstTokenReader
+from rankers.listwise.readers.generate import GenerateReader
+from rankers.listwise.readers.grades import GradesReader
+from rankers.listwise.readers.reasoning import ReasoningReader
+from rankers.listwise.readers.setwise import SetwiseReader
+from rankers.listwise.strategies.blocks import Blocks
+from rankers.listwise.strategies.elimination import Elimination
+from rankers.listwise.strategies.groupwise import Groupwise
+from rankers.listwise.strategies.heap import Heap
+from rankers.listwise.strategies.single import Single
+from rankers.listwise.strategies.sliding import Sliding
+from rankers.listwise.strategies.tournament import Tournament
+from rankers.listwise.windows import Reader, Strategy, check_pair
+from rankers.protocols import Ranker
+from rankers.sources import resolve_model
+
+if TYPE_CHECKING:
+    from rankers.llm.transformers_engine import TransformersEngine
+
+T = TypeVar("T")
+
+STRATEGIES: dict[str, type[Strategy]] = {
+    "single": Single,
+    "sliding": Sliding,
+    "tournament": Tournament,
+    "blocks": Blocks,
+    "heap": Heap,
+    "elimination": Elimination,
+    "groupwise": Groupwise,
+}
+READERS: dict[str, tuple[type[Reader], str]] = {
+    "first-token": (FirstTokenReader, "first"),
+    "setwise": (SetwiseReader, "setwise"),
+    "generate": (GenerateReader, "rank_zephyr"),
+    "reasoning": (ReasoningReader, "reasoning"),
+    "grades": (GradesReader, "group_grades"),
+}
+"""Readers, and the template each is used with unless another is named."""
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StrategySpec(BaseModel):
+    """A window strategy by name, with the parameters of its class in `rankers.listwise.strategies`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: Literal["single", "sliding", "tournament", "blocks", "heap", "elimination", "groupwise"] = "sliding"
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> StrategySpec:
+        try:
+            self.build()
+        except (ConfigError, ValidationError) as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def build(self) -> Strategy:
+        """Make the strategy."""
+        strategy = STRATEGIES[self.kind]
+        parameters = self.model_extra or {}
+        known = [field.name for field in dataclasses.fields(strategy)]  # type: ignore[arg-type]
+        unknown = set(parameters) - set(known)
+        if unknown:
+            raise ConfigError(f"strategy {self.kind!r} has no {min(unknown)!r}; it has {', '.join(known) or 'nothing'}")
+        return TypeAdapter(strategy).validate_python(parameters)
+
+
+class _LanguageModelSpec(_Spec):
+    """A stage that asks a language model."""
+
+    model: str
+    device: str | None = None
+    dtype: str = "auto"
+    max_batch_tokens: int | None = Field(None, ge=1)
+    passage_tokens: int = Field(100, ge=1)
+
+
+class ListwiseSpec(_LanguageModelSpec):
+    """Reorder windows of documents with a language model; without more, FIRST in sliding windows."""
+
+    kind: Literal["listwise"]
+    name: str = "first"
+    depth: int = Field(20, ge=1)
+    strategy: StrategySpec = StrategySpec()
+    reader: Literal["first-token", "setwise", "generate", "reasoning", "grades"] = "first-token"
+    template: str | None = None
+    max_new_tokens: int | None = Field(None, ge=1)
+    global_scores: Literal["bradley-terry", "average"] | None = None
+
+    @model_validator(mode="after")
+    def _strategy_and_reader_fit(self) -> ListwiseSpec:
+        reader, _ = READERS[self.reader]
+        try:
+            check_pair(self.strategy.build(), reader)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        if self.max_new_tokens is not None and issubclass(reader, FirstTokenReader):
+            raise ValueError(f"max_new_tokens is {self.max_new_tokens}, but reader {self.reader!r} writes nothing")
+        return self
+
+
+class YesNoSpec(_LanguageModelSpec):
+    """Reorder by the log-odds that a language model says yes, one document at a time."""
+
+    kind: Literal["yes-no"]
+    name: str = "yes-no"
+    depth: int = Field(20, ge=1)
+    template: str = "mono_t5"
+
+
+class QueryLikelihoodSpec(_LanguageModelSpec):
+    """Reorder by how probable the query is, given the document."""
+
+    kind: Literal["query-likelihood"]
+    name: str = "query-likelihood"
+    depth: int = Field(20, ge=1)
+    template: str = "query_likelihood"
+
+
+class PairwiseSpec(_LanguageModelSpec):
+    """Reorder by comparing two documents at a time, in both orders."""
+
+    kind: Literal["pairwise"]
+    name: str = "pairwise"
+    depth: int = Field(20, ge=1)
+    strategy: Literal["all-pairs", "heap", "sliding"] = "sliding"
+    k: int = Field(10, ge=1)
+    template: str = "prp"
+
+
+class CrossEncoderSpec(_Spec):
+    """Reorder by the scores of a cross-encoder, one document at a time."""
+
+    kind: Literal["cross-encoder"]
+    name: str = "cross-encoder"
+    model: str
+    depth: int = Field(50, ge=1)
+    max_tokens: int = Field(512, ge=8)
+    device: str | None = None
+
+
+class LateInteractionSpec(_Spec):
+    """Reorder by MaxSim over token vectors."""
+
+    kind: Literal["late-interaction"]
+    name: str = "late-interaction"
+    model: str
+    depth: int = Field(50, ge=1)
+    device: str | None = None
+    prune: float | None = Field(None, gt=0, le=1)
+
+
+StageSpec = Annotated[
+    ListwiseSpec | YesNoSpec | QueryLikelihoodSpec | PairwiseSpec | CrossEncoderSpec | LateInteractionSpec,
+    Field(discriminator="kind"),
+]
+
+
+class Once(Protocol):
+    """Remembers what has been loaded."""
+
+    def __call__(self, key: tuple[Hashable, ...], load: Callable[[], T]) -> T:
+        """Load what the key names, or give what was loaded for it."""
+        ...
+
+
+def load_ranker(spec: StageSpec, *, models_dir: Path, once: Once) -> Ranker:
+    """Make the ranker of a stage.
+
+    Parameters
+    ----------
+    spec
+        From the configuration.
+    models_dir
+        The model registry.
+    once
+        Stages that name the same model share it, and the scheduler of its windows.
+
+    Returns
+    -------
+    Ranker
+        Ready to rank.
+
+    Raises
+    ------
+    NotFoundError
+        If the model does not exist.
+    ConfigError
+        If it cannot be used as the stage says.
+    """
+    path = resolve_model(spec.model, models_dir=models_dir)
+    if isinstance(spec, CrossEncoderSpec):
+        from rankers.pointwise import CrossEncoderScorer, PointwiseRanker
+
+        scorer = CrossEncoderScorer(path, device=spec.device, max_tokens=spec.max_tokens)
+        return PointwiseRanker(scorer, max_pair_tokens=spec.max_tokens)
+    if isinstance(spec, LateInteractionSpec):
+        from rankers.late_interaction import LateInteractionScorer, SentenceTransformerTokens
+        from rankers.pointwise import PointwiseRanker
+
+        return PointwiseRanker(
+            LateInteractionScorer(SentenceTransformerTokens(path, device=spec.device), prune=spec.prune)
+        )
+    key = ("llm", path, spec.device, spec.dtype, spec.max_batch_tokens)
+    model: Any = once(key, partial(_load_model, spec, path))
+    if isinstance(spec, ListwiseSpec):
+        return _load_listwise(spec, model, key, once)
+    if isinstance(spec, PairwiseSpec):
+        from rankers.pairwise import AllPairs, HeapSort, PairStrategy, PairwiseRanker, SlidingK
+
+        pairs: dict[str, PairStrategy] = {
+            "all-pairs": AllPairs(),
+            "heap": HeapSort(top_k=spec.k),
+            "sliding": SlidingK(k=spec.k),
+        }
+        return PairwiseRanker(
+            model, template=spec.template, strategy=pairs[spec.strategy], passage_tokens=spec.passage_tokens
+        )
+    from rankers.llm_scorers import QueryLikelihoodScorer, YesNoScorer
+    from rankers.pointwise import PointwiseRanker
+
+    kind = YesNoScorer if isinstance(spec, YesNoSpec) else QueryLikelihoodScorer
+    return PointwiseRanker(kind(model, template=spec.template, passage_tokens=spec.passage_tokens))
+
+
+def _load_model(spec: _LanguageModelSpec, path: str) -> TransformersEngine:
+    from rankers.llm.transformers_engine import TransformersEngine
+
+    return TransformersEngine.load(path, device=spec.device, dtype=spec.dtype, max_batch_tokens=spec.max_batch_tokens)
+
+
+def _load_listwise(spec: ListwiseSpec, model: Any, model_key: tuple[Hashable, ...], once: Once) -> Ranker:
+    from rankers.listwise.ranker import ListwiseRanker
+    from rankers.listwise.scheduler import Scheduler
+    from rankers.listwise.template import load_template
+
+    kind, default_template = READERS[spec.reader]
+    template = load_template(spec.template or default_template)
+    options: dict[str, Any] = {}
+    if kind is GenerateReader:
+        options["answer_prefix"] = template.answer
+    if spec.max_new_tokens is not None:
+        options["max_new_tokens"] = spec.max_new_tokens
+    # Windows meet in one batch where the scheduler and the reader are the same.
+    scheduler = once(
+        ("scheduler", *model_key),
+        lambda: Scheduler(max_batch_tokens=model.max_batch_tokens),
+    )
+    reader = once(("reader", kind, *options.items(), *model_key), lambda: kind(model, **options))  # type: ignore[call-arg]
+    return ListwiseRanker(
+        model,
+        template=template,
+        strategy=spec.strategy.build(),
+        reader=reader,
+        passage_tokens=spec.passage_tokens,
+        global_scores=spec.global_scores,
+        scheduler=scheduler,
+    )

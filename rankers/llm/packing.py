@@ -1,0 +1,192 @@
+"""Many prompts in one row without padding, each shared beginning computed once.
+
+A packed pass computes every linear layer over the distinct tokens of all prompts; attention runs per prompt, over the
+whole path of its tokens. Prompts of one template share their instructions, windows of one query share the query too.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from rankers.protocols import TokenIds
+
+PACKED = "shortlist_packed"
+"""Name of the attention implementation below; without a packing it is scaled dot-product attention as it comes."""
+MIN_SHARED_TOKENS = 16
+"""A shorter beginning in common is computed again: splitting there costs more than it saves."""
+
+Span = tuple[int, int]
+"""Rows from (included) to (excluded) of the packed pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Rows of their own, and the path they attend to: spans of earlier rows, then their own rows."""
+
+    rows: Span
+    path: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Prompts laid out in one row.
+
+    `ids` and `positions` have one entry per row, `segments` cover all rows, `paths[i]` are the spans of prompt i.
+    """
+
+    ids: tuple[int, ...]
+    positions: tuple[int, ...]
+    segments: tuple[Segment, ...]
+    paths: tuple[tuple[Span, ...], ...]
+
+    def tail(self, prompt: int, count: int) -> list[int]:
+        """Rows of the last `count` tokens of a prompt."""
+        rows = [row for start, stop in self.paths[prompt] for row in range(start, stop)]
+        return rows[len(rows) - count :]
+
+
+def pack(prompts: Sequence[TokenIds]) -> Packing:
+    """Lay prompts out so that a beginning several of them share occurs once.
+
+    Parameters
+    ----------
+    prompts
+        Token ids, at least one token each.
+
+    Returns
+    -------
+    Packing
+        Beginnings of fewer than `MIN_SHARED_TOKENS` in common are repeated.
+
+    Examples
+    --------
+    >>> packing = pack([[7] * 20 + [1], [7] * 20 + [2, 3]])
+    >>> len(packing.ids), packing.paths
+    (23, (((0, 20), (20, 21)), ((0, 20), (21, 23))))
+    """
+    order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
+    shared = [shared_tokens(prompts[a], prompts[b]) for a, b in itertools.pairwise(order)]
+    ids: list[int] = []
+    positions: list[int] = []
+    segments: list[Segment] = []
+    paths: list[tuple[Span, ...]] = [()] * len(prompts)
+
+    def add(prompt: TokenIds, start: int, stop: int, path: tuple[Span, ...]) -> tuple[Span, ...]:
+        if start == stop:
+            return path
+        rows = (len(ids), len(ids) + stop - start)
+        ids.extend(prompt[start:stop])
+        positions.extend(range(start, stop))
+        segments.append(Segment(rows, (*path, rows)))
+        return (*path, rows)
+
+    # Groups of prompts, neighbours in sorted order, that are laid out already up to a depth.
+    groups: list[tuple[int, int, int, tuple[Span, ...]]] = [(0, len(order), 0, ())] if order else []
+    while groups:
+        first, last, depth, path = groups.pop()
+        prompt = prompts[order[first]]
+        if last - first == 1:
+            paths[order[first]] = add(prompt, depth, len(prompt), path)
+            continue
+        common = min(shared[first : last - 1])
+        if common - depth >= MIN_SHARED_TOKENS:
+            path, depth = add(prompt, depth, common, path), common
+        groups.extend((a, b, depth, path) for a, b in _runs(shared, first, last, depth + MIN_SHARED_TOKENS))
+    return Packing(tuple(ids), tuple(positions), tuple(segments), tuple(paths))
+
+
+def packed_batches(prompts: Sequence[TokenIds], *, max_batch_tokens: int) -> list[list[int]]:
+    """Group prompts such that those with a common beginning meet, each batch within a budget of distinct tokens.
+
+    Parameters
+    ----------
+    prompts
+        Token ids.
+    max_batch_tokens
+        Bound on the rows of a packed pass. A prompt longer than this gets a batch of its own.
+
+    Returns
+    -------
+    list of list of int
+        Indexes into `prompts`, each exactly once.
+
+    Examples
+    --------
+    >>> packed_batches([[1] * 30, [2] * 30, [1] * 40], max_batch_tokens=40)
+    [[0, 2], [1]]
+    """
+    batches: list[list[int]] = []
+    rows = 0
+    for i in sorted(range(len(prompts)), key=lambda i: tuple(prompts[i])):
+        if batches:
+            shared = shared_tokens(prompts[batches[-1][-1]], prompts[i])
+            added = len(prompts[i]) - (shared if shared >= MIN_SHARED_TOKENS else 0)
+            if rows + added <= max_batch_tokens:
+                batches[-1].append(i)
+                rows += added
+                continue
+        batches.append([i])
+        rows = len(prompts[i])
+    return batches
+
+
+def shared_tokens(one: TokenIds, other: TokenIds) -> int:
+    """Count the tokens two prompts begin with alike."""
+    for i, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return i
+    return min(len(one), len(other))
+
+
+def _runs(shared: Sequence[int], first: int, last: int, least: int) -> Iterator[Span]:
+    """Cut neighbours apart wherever they share fewer than `least` tokens; later runs first, as they go on a stack."""
+    cuts = [first, *(i + 1 for i in range(first, last - 1) if shared[i] < least), last]
+    yield from reversed(list(itertools.pairwise(cuts)))
+
+
+def packed_attention(  # noqa: PLR0917
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    packing: Packing | None = None,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend within each path of a packing: causal attention over the path, of which the segment's own rows are kept.
+
+    Queries of shared rows are attended again for every path they are on; that is a small part of the work of a layer,
+    and keeps attention plainly causal, which is what fast kernels take.
+    """
+    if packing is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    outputs = []
+    for segment in packing.segments:
+        q, k, v = (_gather(states, segment.path) for states in (query, key, value))  # [1, heads, path, D]
+        mask = _band(q.shape[2], sliding_window, q.device) if sliding_window and q.shape[2] > sliding_window else None
+        output, _ = sdpa_attention_forward(module, q, k, v, mask, is_causal=mask is None, **options)
+        outputs.append(output[:, segment.rows[0] - segment.rows[1] :])  # [1, rows, heads, D]
+    return torch.cat(outputs, dim=1), None
+
+
+def _gather(states: torch.Tensor, path: tuple[Span, ...]) -> torch.Tensor:
+    pieces = [states[:, :, start:stop] for start, stop in path]
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
+
+
+def _band(length: int, window: int, device: torch.device) -> torch.Tensor:
+    ones = torch.ones(length, length, dtype=torch.bool, device=device)
+    return ones.tril() & ones.triu(1 - window)
+
+
+AttentionInterface.register(PACKED, packed_attention)
+AttentionMaskInterface.register(PACKED, sdpa_mask)

@@ -1,0 +1,128 @@
+"""Every kind of stage, as configured, over a real model; and what cannot be configured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from index.stages import READERS, STRATEGIES, StageSpec, load_ranker
+from rankers.listwise.template import load_template
+from rankers.listwise.windows import Signal
+from rankers.types import Document, Query, Ranking, ScoreKind
+
+T = TypeVar("T")
+STAGE: TypeAdapter[Any] = TypeAdapter(StageSpec)
+DOCUMENTS = [
+    Document("cats", "Cats sleep for most of the day."),
+    Document("tax", "The tax on imported steel rose in 2018.", title="Tariffs"),
+    Document("dogs", "Dogs were the first animals to be tamed."),
+    Document("iron", "Iron rusts where air and water meet."),
+    Document("copy", "Cats sleep for most of the day."),
+]
+RANKING = Ranking.from_order(Query("q", "which animal was tamed first"), DOCUMENTS)
+
+
+class Loaded:
+    """Remembers what was loaded, and what for."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[Hashable, ...], Any] = {}
+
+    def __call__(self, key: tuple[Hashable, ...], load: Callable[[], T]) -> T:
+        if key not in self.found:
+            self.found[key] = load()
+        result: T = self.found[key]
+        return result
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    return Loaded()
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind"),
+    [
+        ({"kind": "listwise"}, ScoreKind.LOG_PROBABILITY),
+        ({"kind": "listwise", "template": "insert_rank"}, ScoreKind.LOG_PROBABILITY),
+        ({"kind": "listwise", "strategy": {"kind": "single"}}, ScoreKind.LOG_PROBABILITY),
+        ({"kind": "listwise", "strategy": {"kind": "sliding", "size": 2, "stride": 1}}, ScoreKind.RANK),
+        (
+            {"kind": "listwise", "strategy": {"kind": "sliding", "size": 2, "stride": 1}, "global_scores": "average"},
+            ScoreKind.PREFERENCE,
+        ),
+        ({"kind": "listwise", "strategy": {"kind": "tournament", "size": 3, "winners": 1}}, ScoreKind.RANK),
+        ({"kind": "listwise", "strategy": {"kind": "blocks", "size": 3, "soft": True}}, ScoreKind.PREFERENCE),
+        ({"kind": "listwise", "strategy": {"kind": "blocks", "size": 3, "aggregate": "pagerank"}}, ScoreKind.SHARE),
+        ({"kind": "listwise", "strategy": {"kind": "heap"}, "reader": "setwise"}, ScoreKind.RANK),
+        ({"kind": "listwise", "strategy": {"kind": "elimination", "size": 3}}, ScoreKind.RANK),
+        ({"kind": "listwise", "reader": "generate"}, ScoreKind.RANK),
+        ({"kind": "listwise", "reader": "reasoning", "max_new_tokens": 8}, ScoreKind.RANK),
+        # This model writes no grade, so there is an order and no score.
+        ({"kind": "listwise", "reader": "grades", "strategy": {"kind": "groupwise"}}, ScoreKind.RANK),
+        ({"kind": "yes-no"}, ScoreKind.LOGIT),
+        ({"kind": "query-likelihood"}, ScoreKind.LIKELIHOOD),
+        ({"kind": "pairwise", "strategy": "all-pairs"}, ScoreKind.SHARE),
+        ({"kind": "pairwise", "strategy": "heap", "k": 2}, ScoreKind.RANK),
+        ({"kind": "pairwise", "k": 2}, ScoreKind.RANK),
+    ],
+    ids=str,
+)
+def test_every_kind_of_stage_ranks(
+    loaded: Loaded, models_dir: Path, smollm2: str, stage: dict[str, Any], kind: ScoreKind
+) -> None:
+    spec = STAGE.validate_python({"model": smollm2, "dtype": "float32", "passage_tokens": 20, **stage})
+    ranker = load_ranker(spec, models_dir=models_dir, once=loaded)
+    (result,) = ranker.rank([RANKING])
+    assert sorted(result.ids) == sorted(RANKING.ids)
+    assert result.score_kind is kind
+    # Documents that say the same tie, and keep the order they came in.
+    assert result.ids.index("copy") > result.ids.index("cats")
+    assert ranker.cost_tokens(RANKING) > 0
+    assert [key[0] for key in loaded.found].count("llm") == 1
+
+
+def test_late_interaction_ranks(models_dir: Path, minilm: str) -> None:
+    spec = STAGE.validate_python({"kind": "late-interaction", "model": minilm, "prune": 0.5})
+    (result,) = load_ranker(spec, models_dir=models_dir, once=Loaded()).rank([RANKING])
+    assert result.ids[0] == "dogs"
+    assert result.score_kind is ScoreKind.SIMILARITY
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (
+            {"strategy": {"kind": "groupwise"}},
+            "Groupwise needs the grades of every window, FirstTokenReader gives only",
+        ),
+        ({"reader": "setwise"}, "Sliding needs the order of every window, SetwiseReader gives only the best, logits"),
+        ({"reader": "generate", "strategy": {"kind": "blocks", "soft": True}}, "Blocks needs the logits"),
+        ({"strategy": {"kind": "sliding", "size": 20, "stride": 20}}, "stride is 20, must be from 1 to 19"),
+        ({"strategy": {"kind": "sliding", "width": 20}}, "strategy 'sliding' has no 'width'; it has size, stride"),
+        ({"strategy": {"kind": "single", "size": 3}}, "strategy 'single' has no 'size'; it has nothing"),
+        ({"strategy": {"kind": "sliding", "size": "wide"}}, "valid integer"),
+        ({"strategy": {"kind": "bubble"}}, "Input should be 'single'"),
+        ({"max_new_tokens": 10}, "max_new_tokens is 10, but reader 'first-token' writes nothing"),
+    ],
+)
+def test_what_cannot_work_is_refused_when_it_is_configured(stage: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        STAGE.validate_python({"kind": "listwise", "model": "any", **stage})
+
+
+def test_every_reader_has_a_template_it_can_read() -> None:
+    for reader, name in READERS.values():
+        gives: Signal = reader.gives  # type: ignore[assignment]
+        assert load_template(name).written is (Signal.LOGITS not in gives)
+
+
+def test_every_strategy_is_built_with_its_defaults() -> None:
+    for name in STRATEGIES:
+        reader = "grades" if name == "groupwise" else "first-token"
+        stage = {"kind": "listwise", "model": "any", "reader": reader, "strategy": {"kind": name}}
+        assert type(STAGE.validate_python(stage).strategy.build()) is STRATEGIES[name]

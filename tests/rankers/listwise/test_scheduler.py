@@ -1,0 +1,192 @@
+"""The scheduler: who shares a batch with whom, and what becomes of windows that cannot be read."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from rankers.errors import InvalidInputError, WorkerError
+from rankers.listwise.labels import LabelSet
+from rankers.listwise.ranker import ListwiseRanker
+from rankers.listwise.readers.first_token import FirstTokenReader
+from rankers.listwise.scheduler import Scheduler
+from rankers.listwise.strategies.sliding import Sliding
+from rankers.listwise.windows import Strategy, Window, WindowOutcome
+from rankers.protocols import TokenIds
+from rankers.types import Document, Query, Ranking
+from tests.rankers.listwise.oracle import OracleModel
+
+WAIT_S = 30.0
+
+
+def candidates(count: int, name: str = "q") -> Ranking:
+    return Ranking.from_order(Query(name, name), [Document(f"{name}{i}", f"{name} worth {i}") for i in range(count)])
+
+
+class Watched(FirstTokenReader):
+    """Reads with the oracle; remembers the sizes of batches, and lets a test interfere before each."""
+
+    def __init__(self, before: Callable[[list[str]], None] = lambda texts: None) -> None:
+        super().__init__(OracleModel())
+        self.batches: list[list[str]] = []
+        self._before = before
+
+    def read(self, prompts: Sequence[TokenIds], windows: Sequence[Window], *, labels: LabelSet) -> list[WindowOutcome]:
+        texts = ["".join(map(chr, prompt)) for prompt in prompts]
+        self.batches.append(texts)
+        self._before(texts)
+        return super().read(prompts, windows, labels=labels)
+
+
+def ranker(reader: FirstTokenReader, strategy: Strategy, scheduler: Scheduler | None = None) -> ListwiseRanker:
+    return ListwiseRanker(OracleModel(), reader=reader, strategy=strategy, scheduler=scheduler)
+
+
+def test_callers_with_different_strategies_share_batches() -> None:
+    first_is_read, second_waits = threading.Event(), threading.Event()
+
+    def hold_the_first(texts: list[str]) -> None:
+        first_is_read.set()
+        assert second_waits.wait(WAIT_S)
+
+    scheduler, reader = Scheduler(), Watched(hold_the_first)
+    slow = ranker(reader, Sliding(size=4, stride=2), scheduler)
+    fast = ranker(reader, Sliding(size=3, stride=1), scheduler)
+    with ThreadPoolExecutor(2) as threads:
+        one = threads.submit(slow.rank, [candidates(8, "slow")])
+        assert first_is_read.wait(WAIT_S)
+        other = threads.submit(fast.rank, [candidates(3, "fast")])
+        while not scheduler._waiting:  # the second caller has queued its window
+            threading.Event().wait(0.001)
+        second_waits.set()
+        assert one.result(WAIT_S)[0].ids[0] == "slow7"
+        assert other.result(WAIT_S)[0].ids[0] == "fast2"
+    assert [len(batch) for batch in reader.batches] == [1, 2, 1]
+
+
+@pytest.mark.parametrize("budget", [1, 3000, 100_000])
+def test_batches_stay_within_the_budget(budget: int) -> None:
+    reader = Watched()
+    rankings = [candidates(12, f"q{i}") for i in range(9)]
+    results = ranker(reader, Sliding(size=4, stride=2), Scheduler(max_batch_tokens=budget)).rank(rankings)
+    assert [result.ids[0] for result in results] == [f"q{i}11" for i in range(9)]
+    for batch in reader.batches:
+        assert len(batch) == 1 or sum(map(len, batch)) <= budget
+    assert max(map(len, reader.batches)) == {1: 1, 3000: 4, 100_000: 9}[budget]
+
+
+def test_a_window_that_fails_once_is_read_again() -> None:
+    failures = iter([True])
+
+    def fail(texts: list[str]) -> None:
+        if next(failures, False):
+            raise WorkerError("the server has gone")
+
+    reader = Watched(fail)
+    (result,) = ranker(reader, Sliding(size=4, stride=2)).rank([candidates(4)])
+    assert result.ids == ("q3", "q2", "q1", "q0")
+    assert [window.failure for window in result.evidence.windows] == [""]
+    assert len(reader.batches) == 2
+
+
+def test_a_window_that_fails_twice_keeps_its_order_and_says_so() -> None:
+    def fail(texts: list[str]) -> None:
+        if any("bad" in text for text in texts):
+            raise RuntimeError("out of memory")
+
+    good = candidates(8, "good")
+    bad = Ranking.from_order(Query("b", "b"), [Document(f"b{i}", f"{'bad' if i == 7 else ''} {i}") for i in range(8)])
+    reader = Watched(fail)
+    one, other = ranker(reader, Sliding(size=4, stride=3)).rank([good, bad])
+    assert one.ids[0] == "good7"
+    assert [window.failure for window in other.evidence.windows] == ["out of memory", "", ""]
+    assert other.ids[-3:] == ("b5", "b6", "b7")
+    assert other.ids[0] == "b4"
+    # Both together, each alone, then the other windows.
+    assert [len(batch) for batch in reader.batches] == [2, 1, 1, 2, 2]
+
+
+def test_a_ranking_of_which_nothing_could_be_read_is_an_error() -> None:
+    def fail(texts: list[str]) -> None:
+        raise WorkerError("the server has gone")
+
+    with pytest.raises(WorkerError, match="none of 3 windows could be read: the server has gone"):
+        ranker(Watched(fail), Sliding(size=4, stride=2)).rank([candidates(8)])
+
+
+def test_bad_input_ends_its_own_caller_only() -> None:
+    scheduler, reader = Scheduler(), Watched(_refuse)
+    with pytest.raises(InvalidInputError, match="too long"):
+        ranker(reader, Sliding(size=4, stride=2), scheduler).rank([candidates(6, "refused")])
+    assert scheduler._waiting == []
+    (result,) = ranker(reader, Sliding(size=4, stride=2), scheduler).rank([candidates(6)])
+    assert result.ids[0] == "q5"
+
+
+def _refuse(texts: list[str]) -> None:
+    if any("refused" in text for text in texts):
+        raise InvalidInputError("too long")
+
+
+def test_a_caller_that_is_interrupted_leaves_the_others_their_windows() -> None:
+    interrupted, other_waits = threading.Event(), threading.Event()
+
+    def interrupt(texts: list[str]) -> None:
+        if not interrupted.is_set():
+            interrupted.set()
+            assert other_waits.wait(WAIT_S)
+            raise KeyboardInterrupt
+
+    scheduler, reader = Scheduler(), Watched(interrupt)
+    both = ranker(reader, Sliding(size=4, stride=2), scheduler)
+    with ThreadPoolExecutor(2) as threads:
+        one = threads.submit(both.rank, [candidates(6, "one")])
+        assert interrupted.wait(WAIT_S)
+        other = threads.submit(both.rank, [candidates(6, "other")])
+        while not scheduler._waiting:
+            threading.Event().wait(0.001)
+        other_waits.set()
+        with pytest.raises(KeyboardInterrupt):
+            one.result(WAIT_S)
+        assert other.result(WAIT_S)[0].ids[0] == "other5"
+    assert scheduler._waiting == []
+
+
+def test_it_works_inside_running_event_loops() -> None:
+    shared = ranker(Watched(), Sliding(size=4, stride=2))
+
+    async def rank_in_a_loop(name: str) -> str:
+        await asyncio.sleep(0)
+        return shared.rank([candidates(9, name)])[0].ids[0]
+
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda name: asyncio.run(rank_in_a_loop(name)), ["a", "b"]))
+    assert found == ["a8", "b8"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 26, 27, 52, 53])
+def test_permutations_come_out_at_the_edges_of_the_labels(count: int) -> None:
+    (result,) = ranker(Watched(), Sliding(size=26, stride=13)).rank([candidates(count)])
+    assert sorted(result.ids) == sorted(candidates(count).ids)
+    assert result.ids[0] == f"q{count - 1}"
+
+
+def test_documents_that_say_the_same_are_shown_once_and_stay_in_order() -> None:
+    texts = ["same 3", "low 1", "same 3", "high 9", "same 3"]
+    ranking = Ranking.from_order(Query("q", "q"), [Document(f"d{i}", text) for i, text in enumerate(texts)])
+    reader = Watched()
+    (result,) = ranker(reader, Sliding(size=4, stride=2)).rank([ranking])
+    assert result.ids == ("d3", "d0", "d2", "d4", "d1")
+    assert reader.batches[0][0].count("same") == 1
+    assert set(result.evidence.readings) == set(ranking.ids)
+
+
+def test_a_list_of_one_text_is_not_read_at_all() -> None:
+    ranking = Ranking.from_order(Query("q", "q"), [Document(f"d{i}", "same 1") for i in range(3)])
+    reader = Watched()
+    assert ranker(reader, Sliding()).rank([ranking])[0].ids == ("d0", "d1", "d2")
+    assert reader.batches == []
