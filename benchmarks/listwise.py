@@ -88,9 +88,9 @@ def candidates(data: Path, count: int) -> list[Ranking]:
     return RunRetriever(run, read_documents(str(data))).retrieve(queries, DEPTH)
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[..., object], *arguments: object) -> float:
     started = time.perf_counter()
-    work()
+    work(*arguments)
     return time.perf_counter() - started
 
 
@@ -131,13 +131,13 @@ def speed(arguments: argparse.Namespace) -> None:
         product_s = 0.0
         for ranking in rankings:
             engine.prompts.clear()
-            times["shortlist"].append(seconds(lambda r=ranking, k=ranker: k.rank([r])))
+            times["shortlist"].append(seconds(ranker.rank, [ranking]))
             prompts = list(engine.prompts)
             lengths += map(len, prompts)
             product_s += sum(matrix_seconds(plain, len(prompt)) for prompt in prompts[:1]) * len(prompts)
-            times["full logits"].append(seconds(lambda p=prompts: full_logits(plain, p)))
-            times["generate"].append(seconds(lambda p=prompts: generate(plain, p, answer_tokens)))
-            times["generate 1 token"].append(seconds(lambda p=prompts[:2]: generate(plain, p, 1)) / 2 * len(prompts))
+            times["full logits"].append(seconds(full_logits, plain, prompts))
+            times["generate"].append(seconds(generate, plain, prompts, answer_tokens))
+            times["generate 1 token"].append(seconds(generate, plain, prompts[:2], 1) / 2 * len(prompts))
             print(f"{passage_tokens} tokens, query {ranking.query.id}:", {k: round(v[-1], 1) for k, v in times.items()})
         report(times, lengths, cut=passage_tokens)
         linear, attention = work(plain, lengths)
@@ -245,7 +245,7 @@ def memory(arguments: argparse.Namespace) -> None:
     print("| queries in flight | peak MiB | s |\n| --- | --- | --- |")
     for count in (1, 4, 16, 64):
         reset_peak_memory()
-        taken = seconds(lambda: ranker.rank(rankings[:count]))  # noqa: B023
+        taken = seconds(ranker.rank, rankings[:count])
         print(f"| {count} | {peak_memory_mib():,.0f} | {taken:.1f} |", flush=True)
 
 

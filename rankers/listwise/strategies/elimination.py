@@ -64,7 +64,7 @@ class Elimination:
         --------
         >>> from rankers.listwise.windows import planned_windows
         >>> planned_windows(Elimination(size=3, drop=2), 6)
-        [(3, 4, 5), (1, 2, 3), (0, 1)]
+        [(3, 4, 5), (1, 2, 5), (0, 5)]
         """
         left = list(range(count))
         dropped: list[int] = []

@@ -67,7 +67,7 @@ class Heap:
         --------
         >>> from rankers.listwise.windows import planned_windows
         >>> planned_windows(Heap(children=2, top_k=1), 6)
-        [(1, 3, 4), (2, 5), (0, 1, 2)]
+        [(1, 3, 4), (2, 5), (0, 4, 5), (0, 2)]
         """
         known: dict[Window, int] = {}
         heap = list(range(count))

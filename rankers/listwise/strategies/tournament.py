@@ -75,8 +75,8 @@ class Tournament:
         Examples
         --------
         >>> from rankers.listwise.windows import planned_windows
-        >>> planned_windows(Tournament(size=2, winners=1, top_k=2), 4)  # 0 wins; 2 keeps its group and meets 1
-        [(0, 1), (2, 3), (0, 2), (1, 2)]
+        >>> planned_windows(Tournament(size=2, winners=1, top_k=2), 4)  # 3 wins; 2 takes its place and meets 1
+        [(0, 1), (2, 3), (1, 3), (1, 2)]
         """
         known: dict[frozenset[int], Window] = {}
         survived = [0] * count
