@@ -188,15 +188,14 @@ def strategies(arguments: argparse.Namespace) -> None:
     generated = GenerateReader(engine, answer_prefix="[")
     ways: dict[str, tuple[Strategy, dict[str, Any]]] = {
         "sliding 20/10": (Sliding(), {}),
-        "sliding 20/10, 3 passes": (Sliding(passes=3), {}),
         "tournament 20, best 2": (Tournament(), {}),
         "tournament 20, best 10": (Tournament(winners=10), {}),
-        "blocks 20 x1, soft": (Blocks(repeats=1, soft=True), {}),
         "blocks 20 x2, soft": (Blocks(repeats=2, soft=True), {}),
         "blocks 20 x2": (Blocks(repeats=2), {}),
         "blocks 20 x4": (Blocks(repeats=4), {}),
         "setwise heap, 19 children": (Heap(children=19), {"reader": SetwiseReader(engine), "template": "setwise"}),
         "sliding 20/10, score line": (Sliding(), {"template": "insert_rank"}),
+        "sliding 20/10, 3 passes": (Sliding(passes=3), {}),
         "sliding 20/10, generated": (Sliding(), {"reader": generated}),
     }
     rankings = candidates(arguments.data, arguments.queries)

@@ -211,8 +211,9 @@ def load_ranker(spec: StageSpec, *, models_dir: Path, once: Once) -> Ranker:
         scorer = CrossEncoderScorer(path, device=spec.device, max_tokens=spec.max_tokens)
         return PointwiseRanker(scorer, max_pair_tokens=spec.max_tokens)
     if isinstance(spec, LateInteractionSpec):
-        from rankers.late_interaction import LateInteractionScorer, SentenceTransformerTokens
+        from rankers.late_interaction import LateInteractionScorer
         from rankers.pointwise import PointwiseRanker
+        from rankers.token_vectors import SentenceTransformerTokens
 
         return PointwiseRanker(
             LateInteractionScorer(SentenceTransformerTokens(path, device=spec.device), prune=spec.prune)
@@ -222,7 +223,8 @@ def load_ranker(spec: StageSpec, *, models_dir: Path, once: Once) -> Ranker:
     if isinstance(spec, ListwiseSpec):
         return _load_listwise(spec, model, key, once)
     if isinstance(spec, PairwiseSpec):
-        from rankers.pairwise import AllPairs, HeapSort, PairStrategy, PairwiseRanker, SlidingK
+        from rankers.pair_strategies import AllPairs, HeapSort, PairStrategy, SlidingK
+        from rankers.pairwise import PairwiseRanker
 
         pairs: dict[str, PairStrategy] = {
             "all-pairs": AllPairs(),

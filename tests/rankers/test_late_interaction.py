@@ -15,17 +15,10 @@ from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
 from rankers.errors import ConfigError, InvalidInputError
-from rankers.late_interaction import (
-    LateInteractionScorer,
-    SentenceTransformerTokens,
-    TokenVectors,
-    cluster_vectors,
-    maxsim,
-    split_sentences,
-    token_maxima,
-)
+from rankers.late_interaction import LateInteractionScorer, maxsim, split_sentences, token_maxima
 from rankers.pointwise import PointwiseRanker
 from rankers.protocols import Scorer
+from rankers.token_vectors import SentenceTransformerTokens, TokenVectors, cluster_vectors
 from rankers.types import Document, Query, Ranking, Reading, ScoreKind
 
 TEXT = "Dogs were tamed by hunters. Steel is an alloy of iron (and carbon)! It rusts"

@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rankers.errors import ConfigError, TooLargeError
 from rankers.llm.transformers_engine import TransformersEngine
 from rankers.llm_templates import PromptTemplate, load_prompt_template
-from rankers.pairwise import AllPairs, HeapSort, PairStrategy, PairwiseRanker, Preference, SlidingK
+from rankers.pair_strategies import AllPairs, HeapSort, PairStrategy, SlidingK
+from rankers.pairwise import PairwiseRanker, Preference
 from rankers.protocols import Ranker, TokenIds
 from rankers.types import Document, Evidence, Query, Ranking, Reading, ScoreKind
 from tests.rankers.build import QUERY
