@@ -1,0 +1,144 @@
+"""Agreement of orders against scipy, and rankers that do and do not look at the order shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import kendalltau
+
+from rankers.consistency import BothOrders, kendall_tau, order_consistency
+from rankers.errors import InvalidInputError
+from rankers.protocols import Ranker
+from rankers.types import Document, Evidence, Ranking, Reading, ScoreKind, WindowEvidence
+from tests.rankers.build import ordered, scored
+
+IDS = "abcdefgh"
+two_orders = st.integers(2, len(IDS)).flatmap(lambda n: st.tuples(st.permutations(IDS[:n]), st.permutations(IDS[:n])))
+
+
+class KeepsOrder:
+    """Believes the order shown; counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def rank(self, rankings: Sequence[Ranking]) -> list[Ranking]:
+        self.calls.append(len(rankings))
+        return [
+            Ranking.from_order(
+                ranking.query,
+                self.order(ranking),
+                previous=ranking,
+                evidence=Evidence(
+                    tokens=10,
+                    generated_tokens=len(ranking),
+                    readings={document_id: Reading(1, 2) for document_id in ranking.ids},
+                    windows=(WindowEvidence(ranking.ids),),
+                ),
+            )
+            for ranking in rankings
+        ]
+
+    def order(self, ranking: Ranking) -> list[Document]:
+        return list(ranking.documents)
+
+    def cost_tokens(self, ranking: Ranking) -> int:
+        return 5 * len(ranking)
+
+
+class Alphabetical(KeepsOrder):
+    """Does not look at the order shown."""
+
+    def order(self, ranking: Ranking) -> list[Document]:
+        return sorted(ranking.documents, key=lambda document: document.id)
+
+
+class LostFirst(KeepsOrder):
+    """Knows the right order, but puts what it is shown first last."""
+
+    def order(self, ranking: Ranking) -> list[Document]:
+        first, *others = ranking.documents
+        return [*sorted(others, key=lambda document: document.id), first]
+
+
+class Remembering(KeepsOrder):
+    """Orders by the scores of the first stage, wherever a document is shown."""
+
+    def order(self, ranking: Ranking) -> list[Document]:
+        scores = {item.document.id: item.score for item in ranking.origin.items}
+        return sorted(ranking.documents, key=lambda document: -scores[document.id])
+
+
+@given(two_orders)
+def test_tau_is_that_of_scipy(orders: tuple[list[str], list[str]]) -> None:
+    one, other = orders
+    places = [other.index(document_id) for document_id in one]
+    assert kendall_tau(one, other) == pytest.approx(kendalltau(range(len(one)), places).statistic)
+    assert kendall_tau(one, other) == kendall_tau(other, one)
+    assert kendall_tau(one, one) == 1
+    assert kendall_tau(one, one[::-1]) == -1
+
+
+@pytest.mark.parametrize("one", ["", "a"])
+def test_fewer_than_two_ids_cannot_disagree(one: str) -> None:
+    assert kendall_tau(one, one) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("ab", "abc"), ("ab", "ac"), ("aab", "aab"), ("aab", "abc"), ("abc", "aab")]
+)
+def test_orders_of_different_ids_have_no_tau(one: str, other: str) -> None:
+    with pytest.raises(InvalidInputError, match="two orders of the same ids"):
+        kendall_tau(one, other)
+
+
+def test_consistency_tells_rankers_that_believe_the_order_from_those_that_do_not() -> None:
+    rankings = [ordered(*"cabd"), ordered(*"ba"), ordered("x"), ordered()]
+    assert order_consistency(KeepsOrder(), rankings) == [-1, -1, 1, 1]
+    assert order_consistency(Alphabetical(), rankings) == [1, 1, 1, 1]
+    # Shown a first it gives bcda, shown d first it gives abcd: 3 of 6 pairs.
+    assert order_consistency(LostFirst(), [ordered(*"abcd")]) == [pytest.approx(0.0)]
+    assert order_consistency(KeepsOrder(), []) == []
+
+
+def test_scores_of_the_first_stage_are_found_in_both_orders() -> None:
+    ranking = scored({"a": 1.0, "b": 3.0, "c": 2.0})
+    assert order_consistency(Remembering(), [ranking]) == [1]
+    assert BothOrders(Remembering()).rank([ranking])[0].ids == ("b", "c", "a")
+
+
+def test_both_orders_take_the_mean_of_two_ranks() -> None:
+    ranker = LostFirst()
+    first, second = BothOrders(ranker).rank([ordered(*"abcd"), ordered(*"dcba")])
+    # bcda and abcd: a 4 + 1, b 1 + 2, c 2 + 3, d 3 + 4; a and c tie.
+    assert first.ids == tuple("bacd")
+    assert second.ids == tuple("bcad")
+    assert first.score_kind is ScoreKind.RANK
+    assert ranker.calls == [4]
+
+
+@given(st.permutations(IDS))
+def test_a_bias_for_the_order_shown_cancels_out(ids: list[str]) -> None:
+    ranking = ordered(*ids)
+    assert BothOrders(KeepsOrder()).rank([ranking])[0].ids == ranking.ids
+    assert BothOrders(Alphabetical()).rank([ranking])[0].ids == tuple(sorted(ids))
+    assert order_consistency(BothOrders(LostFirst()), [ranking])[0] >= order_consistency(LostFirst(), [ranking])[0]
+
+
+def test_both_passes_are_accounted_for() -> None:
+    ranking = ordered(*"abc")
+    both: Ranker = BothOrders(KeepsOrder())
+    (result,) = both.rank([ranking])
+    assert result.previous is ranking
+    assert result.evidence == Evidence(
+        tokens=20,
+        generated_tokens=6,
+        readings={document_id: Reading(1, 2) for document_id in "abc"},
+        windows=(WindowEvidence(("a", "b", "c")), WindowEvidence(("c", "b", "a"))),
+    )
+    assert both.cost_tokens(ranking) == 2 * KeepsOrder().cost_tokens(ranking)
+    assert both.rank([]) == []
+    assert both.rank([ordered()])[0].ids == ()
