@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Hashable
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,8 @@ from rankers.protocols import Ranker
 from rankers.sources import resolve_model
 
 if TYPE_CHECKING:
+    from rankers.llm.chat_engine import ChatEngine
+    from rankers.llm.completions_engine import CompletionsEngine
     from rankers.llm.transformers_engine import TransformersEngine
 
 T = TypeVar("T")
@@ -81,10 +84,44 @@ class StrategySpec(BaseModel):
         return TypeAdapter(strategy).validate_python(parameters)
 
 
-class _LanguageModelSpec(_Spec):
-    """A stage that asks a language model."""
+class ServerSpec(_Spec):
+    """A server that runs the model: `completions` speaks token ids (vLLM), `chat` is a hosted API."""
+
+    kind: Literal["completions", "chat"]
+    url: str
+    model: str
+    api_key_variable: str | None = None
+    timeout_s: float = Field(60.0, gt=0)
+    max_in_flight: int = Field(8, ge=1)
+    context_tokens: int | None = Field(None, ge=1)
+
+    @property
+    def api_key(self) -> str | None:
+        """Value of the environment variable that holds the key."""
+        if self.api_key_variable is None:
+            return None
+        key = os.environ.get(self.api_key_variable)
+        if not key:
+            raise ConfigError(f"the API key for {self.url} is read from {self.api_key_variable}, which is not set")
+        return key
+
+
+class _StageSpec(_Spec):
+    """What any stage may say.
+
+    `both_orders` ranks every list as it comes and reversed, and orders by the mean of the two ranks. `calibration` is a
+    file, relative to the model registry, that makes the scores probabilities.
+    """
 
     model: str
+    both_orders: bool = False
+    calibration: Path | None = None
+
+
+class _LanguageModelSpec(_StageSpec):
+    """A stage that asks a language model: in this process, or on a server whose tokenizer `model` is."""
+
+    server: ServerSpec | None = None
     device: str | None = None
     dtype: str = "auto"
     max_batch_tokens: int | None = Field(None, ge=1)
@@ -144,23 +181,21 @@ class PairwiseSpec(_LanguageModelSpec):
     template: str = "prp"
 
 
-class CrossEncoderSpec(_Spec):
+class CrossEncoderSpec(_StageSpec):
     """Reorder by the scores of a cross-encoder, one document at a time."""
 
     kind: Literal["cross-encoder"]
     name: str = "cross-encoder"
-    model: str
     depth: int = Field(50, ge=1)
     max_tokens: int = Field(512, ge=8)
     device: str | None = None
 
 
-class LateInteractionSpec(_Spec):
+class LateInteractionSpec(_StageSpec):
     """Reorder by MaxSim over token vectors."""
 
     kind: Literal["late-interaction"]
     name: str = "late-interaction"
-    model: str
     depth: int = Field(50, ge=1)
     device: str | None = None
     prune: float | None = Field(None, gt=0, le=1)
@@ -204,7 +239,23 @@ def load_ranker(spec: StageSpec, *, models_dir: Path, once: Once) -> Ranker:
     ConfigError
         If it cannot be used as the stage says.
     """
-    path = resolve_model(spec.model, models_dir=models_dir)
+    ranker = _load(spec, models_dir=models_dir, once=once)
+    if spec.both_orders:
+        from rankers.consistency import BothOrders
+
+        ranker = BothOrders(ranker)
+    if spec.calibration is not None:
+        from rankers.calibration import CalibratedRanker, Calibration
+
+        ranker = CalibratedRanker(ranker, Calibration.load(models_dir / spec.calibration))
+    return ranker
+
+
+def _load(spec: StageSpec, *, models_dir: Path, once: Once) -> Ranker:
+    if isinstance(spec, _LanguageModelSpec) and spec.server is not None and spec.server.kind == "chat":
+        path = spec.model  # nothing of it is loaded here
+    else:
+        path = resolve_model(spec.model, models_dir=models_dir)
     if isinstance(spec, CrossEncoderSpec):
         from rankers.pointwise import CrossEncoderScorer, PointwiseRanker
 
@@ -218,7 +269,7 @@ def load_ranker(spec: StageSpec, *, models_dir: Path, once: Once) -> Ranker:
         return PointwiseRanker(
             LateInteractionScorer(SentenceTransformerTokens(path, device=spec.device), prune=spec.prune)
         )
-    key = ("llm", path, spec.device, spec.dtype, spec.max_batch_tokens)
+    key = ("llm", path, spec.server, spec.device, spec.dtype, spec.max_batch_tokens)
     model: Any = once(key, partial(_load_model, spec, path))
     if isinstance(spec, ListwiseSpec):
         return _load_listwise(spec, model, key, once)
@@ -241,10 +292,28 @@ def load_ranker(spec: StageSpec, *, models_dir: Path, once: Once) -> Ranker:
     return PointwiseRanker(kind(model, template=spec.template, passage_tokens=spec.passage_tokens))
 
 
-def _load_model(spec: _LanguageModelSpec, path: str) -> TransformersEngine:
-    from rankers.llm.transformers_engine import TransformersEngine
+def _load_model(spec: _LanguageModelSpec, path: str) -> TransformersEngine | CompletionsEngine | ChatEngine:
+    server = spec.server
+    if server is None:
+        from rankers.llm.transformers_engine import TransformersEngine
 
-    return TransformersEngine.load(path, device=spec.device, dtype=spec.dtype, max_batch_tokens=spec.max_batch_tokens)
+        return TransformersEngine.load(
+            path, device=spec.device, dtype=spec.dtype, max_batch_tokens=spec.max_batch_tokens
+        )
+    options: dict[str, Any] = {
+        "model": server.model,
+        "api_key": server.api_key,
+        "timeout_s": server.timeout_s,
+        "max_in_flight": server.max_in_flight,
+        "context_tokens": server.context_tokens,
+    }
+    if server.kind == "completions":
+        from rankers.llm.completions_engine import CompletionsEngine
+
+        return CompletionsEngine(server.url, tokenizer=path, **options)
+    from rankers.llm.chat_engine import ChatEngine
+
+    return ChatEngine(server.url, **options)
 
 
 def _load_listwise(spec: ListwiseSpec, model: Any, model_key: tuple[Hashable, ...], once: Once) -> Ranker:

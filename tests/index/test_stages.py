@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,10 +10,14 @@ from typing import Any, TypeVar
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from index.stages import READERS, STRATEGIES, StageSpec, load_ranker
+from index.stages import READERS, STRATEGIES, ServerSpec, StageSpec, load_ranker
+from rankers.calibration import fit_calibration
+from rankers.errors import ConfigError
 from rankers.listwise.template import load_template
 from rankers.listwise.windows import Signal
 from rankers.types import Document, Query, Ranking, ScoreKind
+from tests.rankers.llm.fake_server import FakeServer
+from tests.rankers.models import byte_tokenizer
 
 T = TypeVar("T")
 STAGE: TypeAdapter[Any] = TypeAdapter(StageSpec)
@@ -91,6 +96,50 @@ def test_late_interaction_ranks(models_dir: Path, minilm: str) -> None:
     (result,) = load_ranker(spec, models_dir=models_dir, once=Loaded()).rank([RANKING])
     assert result.ids[0] == "dogs"
     assert result.score_kind is ScoreKind.SIMILARITY
+
+
+def test_a_stage_may_be_calibrated_and_even_out_the_order(loaded: Loaded, tmp_path: Path, smollm2: str) -> None:
+    stage = {"kind": "yes-no", "model": smollm2, "dtype": "float32", "passage_tokens": 20}
+    plain = load_ranker(STAGE.validate_python(stage), models_dir=tmp_path, once=loaded).rank([RANKING])[0]
+    fitted = fit_calibration(plain.scores, [1, 0, 1, 0, 0], score_kind=plain.score_kind, data="made up")
+    fitted.save(tmp_path / "calibration.json")
+    spec = STAGE.validate_python({**stage, "calibration": "calibration.json"})
+    calibrated = load_ranker(spec, models_dir=tmp_path, once=loaded).rank([RANKING])[0]
+    assert calibrated.ids == plain.ids
+    assert calibrated.score_kind is ScoreKind.PROBABILITY
+    assert calibrated.scores == tuple(fitted.probabilities(plain.scores))
+
+    both = STAGE.validate_python({"kind": "listwise", "model": smollm2, "dtype": "float32", "both_orders": True})
+    result = load_ranker(both, models_dir=tmp_path, once=loaded).rank([RANKING])[0]
+    shown = [window.document_ids for window in result.evidence.windows]
+    assert shown == [("cats", "tax", "dogs", "iron"), ("copy", "iron", "dogs", "tax")]
+
+
+def test_a_completions_server_runs_the_model(tmp_path: Path) -> None:
+    byte_tokenizer().save_pretrained(str(tmp_path / "tokenizer"))
+    wording = {"system": "Rank.", "user": "{query}\n{passages}", "passage": "[{label}] {text}", "answer": "["}
+    (tmp_path / "short.yaml").write_text(json.dumps({"name": "short", **wording}))
+    with FakeServer() as server:
+        spec = STAGE.validate_python(
+            {
+                "kind": "listwise",
+                "model": str(tmp_path / "tokenizer"),
+                "server": {"kind": "completions", "url": server.url, "model": "tiny", "context_tokens": 512},
+                "template": str(tmp_path / "short.yaml"),
+                "strategy": {"kind": "sliding", "size": 4, "stride": 2},
+            }
+        )
+        (result,) = load_ranker(spec, models_dir=tmp_path, once=Loaded()).rank([RANKING])
+    assert sorted(result.ids) == sorted(RANKING.ids)
+    assert {body["model"] for body in server.bodies} == {"tiny"}
+
+
+def test_the_key_of_a_server_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ServerSpec(kind="chat", url="https://example.com/v1", model="m", api_key_variable="SHORTLIST_TEST_KEY")
+    with pytest.raises(ConfigError, match="read from SHORTLIST_TEST_KEY, which is not set"):
+        assert server.api_key
+    monkeypatch.setenv("SHORTLIST_TEST_KEY", "secret")
+    assert server.api_key == "secret"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from rankers.calibration import Calibration
+from rankers.types import ScoreKind
 from tests.training.collection import write_beir
 
 CONFIG = """
@@ -26,9 +28,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, *arguments: str, status: int = 0) -> str:
-    command = [sys.executable, "-m", "app.cli", "evaluate", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+def run(folder: Path, *arguments: str, command: str = "evaluate", status: int = 0) -> str:
+    line = [sys.executable, "-m", "app.cli", command, *arguments]
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr
@@ -85,6 +87,15 @@ def test_trec_files_and_a_limit(folder: Path) -> None:
     arguments = ("--topics", "topics.tsv", "--qrels", "tiny/qrels/test.tsv", "--documents", "tiny/corpus.jsonl")
     run(folder, *arguments, "--limit", "1", "--out", "trec")
     assert json.loads((folder / "trec" / "report.json").read_text())["queries"] == 1
+
+
+def test_scores_are_calibrated_on_judged_documents(folder: Path) -> None:
+    shown = run(folder, "tiny", "--split", "test", "--out", "var/models/calibration.json", command="calibrate")
+    assert "4 relevant" in shown
+    fitted = Calibration.load(folder / "var" / "models" / "calibration.json")
+    assert fitted.score_kind is ScoreKind.LEXICAL
+    assert fitted.data == "tiny/test"
+    assert fitted.judged > fitted.relevant == 4
 
 
 @pytest.mark.parametrize(

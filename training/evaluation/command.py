@@ -77,7 +77,7 @@ def evaluate(
         opened = pipelines.open(name, index=source.index, retriever=source.retriever)
         if first_stage is not None and not opened.stages:
             opened = replace(opened, name=first_stage.stem)  # what is measured is the run alone
-        with _bar(name) as progress:
+        with progress_bar(name) as progress:
             evaluation = run_pipeline(
                 opened,
                 judged,
@@ -131,7 +131,8 @@ def _table(report: Report) -> Table:
 
 
 @contextmanager
-def _bar(name: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how many queries are done; what it gives is called with done and total."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

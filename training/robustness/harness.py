@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rankers.consistency import kendall_tau
 from rankers.errors import InvalidInputError
 from rankers.fusion import reciprocal_rank_fusion
 from rankers.pipeline import Pipeline, Stage
@@ -216,42 +217,6 @@ def measure_robustness(
     return Robustness(
         dataset.name, pipeline.name, len(dataset.queries), settings, tuple(rows), configuration=configuration or {}
     )
-
-
-def kendall_tau(one: Sequence[str], other: Sequence[str]) -> float:
-    """Kendall's rank correlation of two orders of the same ids.
-
-    tau = (C - D) / (n (n - 1) / 2), with C the pairs both orders agree on and D those they do not (Kendall,
-    "A New Measure of Rank Correlation", Biometrika 1938; there are no ties).
-
-    Parameters
-    ----------
-    one
-        n ids, at least 2.
-    other
-        The same in another order.
-
-    Returns
-    -------
-    float
-        1 for equal orders, -1 for reversed ones.
-
-    Raises
-    ------
-    InvalidInputError
-        If the ids differ, repeat, or are fewer than 2.
-
-    Examples
-    --------
-    >>> round(kendall_tau("abcd", "abdc"), 4)  # 5 pairs agree, 1 does not
-    0.6667
-    """
-    places = {document_id: place for place, document_id in enumerate(other)}
-    if len(one) < 2 or len(one) != len(other) or len(places) != len(other) or places.keys() != set(one):
-        raise InvalidInputError(f"tau needs two orders of the same 2 or more ids, got {len(one)} and {len(other)}")
-    ranks = np.array([places[document_id] for document_id in one])
-    upper = np.triu_indices(len(ranks), k=1)
-    return float(np.sign(ranks[None, :] - ranks[:, None])[upper].mean())
 
 
 @dataclass

@@ -6,9 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 
 from rankers.errors import InvalidInputError
 from rankers.pipeline import Pipeline, Stage
@@ -30,7 +27,7 @@ from tests.training.robustness.rankers import (
     pipeline,
 )
 from training.robustness.attacks import choose_victims
-from training.robustness.harness import Robustness, Row, Settings, kendall_tau, measure_robustness
+from training.robustness.harness import Robustness, Row, Settings, measure_robustness
 from training.robustness.report import markdown, write_report
 
 REWRITES = {document.id: Document(document.id, f"verily {document.text}") for document in DOCUMENTS}
@@ -53,19 +50,6 @@ def difference(row: Row) -> float:
 def value(row: Row) -> float:
     assert row.interval is not None
     return row.interval.mean
-
-
-@given(st.permutations(range(12)).flatmap(lambda one: st.tuples(st.just(one), st.permutations(one))))
-def test_tau_is_scipys(orders: tuple[list[int], list[int]]) -> None:
-    one, other = ([f"d{i}" for i in order] for order in orders)
-    ranks = [[order.index(i) for i in range(12)] for order in orders]
-    assert kendall_tau(one, other) == pytest.approx(stats.kendalltau(*ranks).statistic, abs=1e-12)
-
-
-@pytest.mark.parametrize(("one", "other"), [("a", "a"), ("ab", "ac"), ("ab", "abc"), ("aab", "aab"), ("", "")])
-def test_tau_of_other_than_two_orders_is_refused(one: str, other: str) -> None:
-    with pytest.raises(InvalidInputError, match="two orders of the same"):
-        kendall_tau(one, other)
 
 
 def test_a_ranker_that_ignores_everything_is_robust(tmp_path: Path) -> None:
