@@ -17,7 +17,7 @@ from rankers.listwise.template import load_template
 from rankers.listwise.windows import Signal
 from rankers.types import Document, Query, Ranking, ScoreKind
 from tests.rankers.llm.fake_server import FakeServer
-from tests.rankers.models import byte_tokenizer
+from tests.rankers.models import byte_tokenizer, random_network, tiny_llama_config
 
 T = TypeVar("T")
 STAGE: TypeAdapter[Any] = TypeAdapter(StageSpec)
@@ -119,7 +119,7 @@ def test_a_completions_server_runs_the_model(tmp_path: Path) -> None:
     byte_tokenizer().save_pretrained(str(tmp_path / "tokenizer"))
     wording = {"system": "Rank.", "user": "{query}\n{passages}", "passage": "[{label}] {text}", "answer": "["}
     (tmp_path / "short.yaml").write_text(json.dumps({"name": "short", **wording}))
-    with FakeServer() as server:
+    with FakeServer(random_network(tiny_llama_config())) as server:
         spec = STAGE.validate_python(
             {
                 "kind": "listwise",

@@ -96,7 +96,7 @@ def test_orders_of_different_ids_have_no_tau(one: str, other: str) -> None:
 
 
 def test_consistency_tells_rankers_that_believe_the_order_from_those_that_do_not() -> None:
-    rankings = [ordered(*"cabd"), ordered(*"ba"), ordered("x"), ordered()]
+    rankings = [ordered(*"cabd"), ordered("b", "a"), ordered("x"), ordered()]
     assert order_consistency(KeepsOrder(), rankings) == [-1, -1, 1, 1]
     assert order_consistency(Alphabetical(), rankings) == [1, 1, 1, 1]
     # Shown a first it gives bcda, shown d first it gives abcd: 3 of 6 pairs.
