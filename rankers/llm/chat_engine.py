@@ -24,19 +24,22 @@ _CONVERSATION = re.compile(
     f"{_SYSTEM}([^{_SYSTEM}-{_ANSWER}]*){_USER}([^{_SYSTEM}-{_ANSWER}]*){_ANSWER}([^{_SYSTEM}-{_ANSWER}]*)"
 )
 _MARKER = re.compile(f"[{_SYSTEM}-{_ANSWER}]")
+# Never nothing: "[", a marker and "1]" must not become the label "[1]".
+_REPLACEMENT = "\ufffd"
 # Half of a character, which JSON can carry into a text and UTF-8 cannot carry out of it.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Scripts that put no space between words: one token per character, about what tokenizers make of them.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff"
-_PIECE = re.compile(rf" ?[^\W{_UNSPACED}]{{1,{LONGEST_PIECE}}}|.", re.DOTALL)
+_PIECE = re.compile(rf" ?[^\W\d{_UNSPACED}]{{1,{LONGEST_PIECE}}}|.", re.DOTALL)
 _ERROR_SHOWN = 200
 
 
 def encode_pieces(text: str) -> list[int]:
     """Cut a text into pieces, each a number from which it can be read.
 
-    A piece is a word with the space before it, of at most `LONGEST_PIECE` letters, or any other character. Its id is
-    the number that the byte 1 and the piece in UTF-8 make, the first byte the highest.
+    A piece is a word with the space before it, of at most `LONGEST_PIECE` letters, or any other character; each digit
+    is one, as in many a tokenizer, so that a budget for numbers is not too small. Its id is the number that the byte 1
+    and the piece in UTF-8 make, the first byte the highest.
 
     Parameters
     ----------
@@ -50,12 +53,10 @@ def encode_pieces(text: str) -> list[int]:
 
     Examples
     --------
-    >>> encode_pieces("[B] > a b")
-    [347, 322, 349, 288, 318, 73825, 73826]
-    >>> [chr(0x5B), chr(0x42)], 0x15B, 0x142, 0x12061
-    (['[', 'B'], 347, 322, 73825)
+    >>> [f"{token:x}" for token in encode_pieces("[B] a")]  # 5b is "[", 42 is "B"
+    ['15b', '142', '15d', '12061']
     """
-    pieces = _PIECE.findall(_SURROGATE.sub("\ufffd", text))
+    pieces = _PIECE.findall(_SURROGATE.sub(_REPLACEMENT, text))
     return [int.from_bytes(b"\x01" + piece.encode()) for piece in pieces]
 
 
@@ -99,8 +100,8 @@ class ChatEngine:
     """A model behind ``POST {url}/chat/completions`` that answers conversations and shows no logits.
 
     It is a `GenerativeModel` of `rankers.protocols`, for the readers of written answers, and safe for concurrent calls.
-    Tokens of a prompt are those of `encode_pieces`: about three for four of a real tokenizer in English. What the
-    server makes of special tokens that users write is up to the server.
+    Tokens of a prompt are those of `encode_pieces`, in English about as many as a real tokenizer gives. What becomes of
+    special tokens that users write is up to the server.
 
     Parameters
     ----------
@@ -160,8 +161,8 @@ class ChatEngine:
         self._threads = ThreadPoolExecutor(max_in_flight, thread_name_prefix="chat")
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of user text inside a prompt; it cannot begin another turn."""
-        return encode_pieces(_MARKER.sub("", text))
+        """Token ids of user text inside a prompt; what begins a turn is replaced by U+FFFD."""
+        return encode_pieces(_MARKER.sub(_REPLACEMENT, text))
 
     def encode_template(self, text: str, *, at_start: bool = False) -> list[int]:  # noqa: ARG002
         """Token ids of trusted template text; where turns begin is recognised."""
@@ -169,7 +170,8 @@ class ChatEngine:
 
     def chat_text(self, system: str, user: str) -> str:
         """Write a conversation for `generate` to take apart, up to where the answer begins."""
-        return f"{_SYSTEM}{_MARKER.sub('', system)}{_USER}{_MARKER.sub('', user)}{_ANSWER}"
+        system, user = (_MARKER.sub(_REPLACEMENT, text) for text in (system, user))
+        return f"{_SYSTEM}{system}{_USER}{user}{_ANSWER}"
 
     def generate(
         self, prompts: Sequence[TokenIds], *, max_new_tokens: int, stop: Sequence[str] = ()
@@ -203,8 +205,8 @@ class ChatEngine:
         for i, prompt in enumerate(prompts):
             if self.context_tokens is not None and len(prompt) + max_new_tokens > self.context_tokens:
                 raise InvalidInputError(
-                    f"prompt {i} has {len(prompt)} tokens and may write {max_new_tokens}, the context of {self.name} is "
-                    f"{self.context_tokens}; show fewer or shorter passages at a time"
+                    f"prompt {i} has {len(prompt)} tokens and may write {max_new_tokens}, the context of {self.name} "
+                    f"is {self.context_tokens}; show fewer or shorter passages at a time"
                 )
             bodies.append(self._body(decode_pieces(prompt), max_new_tokens, stop))
         # The first failure cancels what has not been sent.
@@ -249,23 +251,31 @@ class ChatEngine:
             finish, stopped_by = choice.get("finish_reason"), choice.get("stop_reason")
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise WorkerError(
-                f"{self.name}: the reply has no choices with a message{self._said(reply)}; is this a chat server of the "
-                "OpenAI protocol?"
+                f"{self.name}: the reply has no choices with a message{self._said(reply)}; is this a chat server of "
+                "the OpenAI protocol?"
             ) from error
         if refusal or finish == "content_filter":
             why = (
                 f"refused to answer: {str(refusal)[:_ERROR_SHOWN]!r}" if refusal else "was stopped by a content filter"
             )
             raise WorkerError(f"{self.name} {why}; leave out the passages it objects to, or use another model")
-        if not isinstance(content, str) or not isinstance(reasoning, str):
-            raise WorkerError(f"{self.name}: the content of the reply is {type(content).__name__} instead of text")
+        for part, value in (("content", content), ("reasoning", reasoning)):
+            if not isinstance(value, str):
+                raise WorkerError(
+                    f"{self.name}: the {part} of the reply is {type(value).__name__} instead of text; have the server "
+                    "give it as one string"
+                )
         if not content.strip() and not reasoning.strip():
             spent = body.get(self._budget_field)
             raise WorkerError(
                 f"{self.name} gave an empty answer (finish_reason {finish!r}); "
-                + (f"raise max_new_tokens, {spent} went into hidden reasoning" if finish == "length" else "ask again")
+                + (
+                    f"raise max_new_tokens, {spent} left nothing after hidden reasoning"
+                    if finish == "length"
+                    else "ask again"
+                )
             )
-        if stopped_by in body.get("stop", ()) and not content.endswith(stopped_by):
+        if isinstance(stopped_by, str) and stopped_by in body.get("stop", ()) and not content.endswith(stopped_by):
             content += stopped_by
         text = content
         if reasoning.strip():

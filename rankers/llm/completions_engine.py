@@ -7,6 +7,7 @@ the labels (``allowed_token_ids``), and what comes back is keyed by token id (``
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
@@ -24,6 +25,8 @@ MASKED = -9999.0
 """What the server writes for a log-probability of minus infinity, which JSON cannot."""
 SUM_TOLERANCE = 1e-3
 """How far the probabilities of the labels may be from 1 together."""
+UNLIKELY_BEFORE_A_LABEL = "Once upon a"
+"""What `CompletionsEngine.check` begins with: hardly any of its probability is on single letters."""
 
 # The server may have other defaults, from the generation_config.json of its model: each would change what is read.
 _PLAIN_GREEDY = {
@@ -43,9 +46,9 @@ _Result = TypeVar("_Result")
 class CompletionsEngine:
     """A causal language model behind ``POST {url}/completions``.
 
-    It is a `LanguageModel` and a `GenerativeModel` of `rankers.protocols`, and safe for concurrent calls. The server is
-    started with ``vllm serve MODEL --logprobs-mode processed_logprobs --max-logprobs N``, where N is at least the
-    number of labels in a window; every reply is checked for it.
+    It is a `LanguageModel`, a `LikelihoodModel` and a `GenerativeModel` of `rankers.protocols`, and safe for concurrent
+    calls. The server is started with ``vllm serve MODEL --logprobs-mode processed_logprobs --max-logprobs N``, where N
+    is at least the number of labels in a window; every reply is checked for it, and `check` asks before it is needed.
 
     Parameters
     ----------
@@ -137,6 +140,61 @@ class CompletionsEngine:
         self._check(prompts, room=1)
         return self._map(self._read, list(zip(prompts, candidates, strict=True)))
 
+    def continuation_log_probabilities(
+        self, prompts: Sequence[TokenIds], continuations: Sequence[TokenIds]
+    ) -> list[npt.NDArray[np.float32]]:
+        """Log-probability of every token of a continuation, given the prompt and the tokens before it.
+
+        Parameters
+        ----------
+        prompts
+            Token ids, at least one token each.
+        continuations
+            For each prompt, what follows it; at least one token each.
+
+        Returns
+        -------
+        list of ndarray
+            float32 [len(continuations[i])] for each prompt.
+
+        Raises
+        ------
+        InvalidInputError
+            If a prompt or continuation is empty, both are too long together, or there are not as many continuations as
+            prompts.
+        WorkerError
+            If the server does not answer, or not with the log-probabilities of the prompt's tokens.
+        """
+        if len(prompts) != len(continuations):
+            raise InvalidInputError(f"{len(prompts)} prompts need as many continuations, got {len(continuations)}")
+        for i, wanted in enumerate(continuations):
+            if not len(wanted):
+                raise InvalidInputError(f"continuation {i} is empty; it needs at least one token")
+        self._check(prompts, room=1)
+        self._check([[*prompt, *wanted] for prompt, wanted in zip(prompts, continuations, strict=True)], room=1)
+        return self._map(self._follow, list(zip(prompts, continuations, strict=True)))
+
+    def check(self, *, labels: int = 20) -> None:
+        """Read one position from the server, so that one started without the flags is refused before it is needed.
+
+        Parameters
+        ----------
+        labels
+            Number of labels in the largest window, 1 to 52.
+
+        Raises
+        ------
+        ConfigError
+            If `labels` is out of range.
+        WorkerError
+            If the server does not answer, or not with the log-probabilities of the labels alone; it says which flag to
+            set.
+        """
+        if not 1 <= labels <= len(string.ascii_letters):
+            raise ConfigError(f"labels is {labels}, must be from 1 to {len(string.ascii_letters)}")
+        ids = list(dict.fromkeys(self.encode(letter)[-1] for letter in string.ascii_letters))
+        self.next_token_logits([self.encode_template(UNLIKELY_BEFORE_A_LABEL, at_start=True)], [ids[:labels]])
+
     def generate(
         self, prompts: Sequence[TokenIds], *, max_new_tokens: int, stop: Sequence[str] = ()
     ) -> list[Generation]:
@@ -216,6 +274,29 @@ class CompletionsEngine:
                 f"server gives raw log-probabilities; {_remedy(labels)}"
             )
         return np.array([found[int(token)] for token in wanted], dtype=np.float32)
+
+    def _follow(self, asked: tuple[TokenIds, TokenIds]) -> npt.NDArray[np.float32]:
+        text = [*asked[0], *asked[1]]
+        # One token is written, as not every version of the server can write none.
+        reply = self._complete(text, {"max_tokens": 1, "prompt_logprobs": 0})
+        try:
+            places = reply["choices"][0]["prompt_logprobs"]
+            if len(places) != len(text):
+                raise ValueError(f"{len(places)} places for {len(text)} tokens")
+            count = len(asked[1])
+            found = [float(at[str(token)]["logprob"]) for at, token in zip(places[-count:], text[-count:], strict=True)]
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise WorkerError(
+                f"{self.name}: the reply has no prompt_logprobs for each of {len(text)} tokens; only a server with "
+                "that extension of vLLM can say how probable a text is"
+            ) from error
+        strange = next((value for value in found if not MASKED < value <= SUM_TOLERANCE), None)
+        if strange is not None:
+            raise WorkerError(
+                f"{self.name}: the reply has {strange} for the log-probability of a token; start the server with: vllm "
+                "serve MODEL --logprobs-mode processed_logprobs"
+            )
+        return np.array(found, dtype=np.float32)
 
     def _write(self, prompt: TokenIds, asked: dict[str, Any]) -> Generation:
         reply = self._complete(prompt, asked)

@@ -243,7 +243,15 @@ class FakeServer:
             "id": "cmpl-1",
             "object": "text_completion",
             "model": body["model"],
-            "choices": [{"index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish}],
+            "choices": [
+                {
+                    "index": 0,
+                    "text": text,
+                    "logprobs": logprobs,
+                    "finish_reason": finish,
+                    "prompt_logprobs": self._prompt_log_probabilities(prompt) if "prompt_logprobs" in body else None,
+                }
+            ],
             "usage": usage | {"total_tokens": len(prompt) + len(written)},
         }
 
@@ -261,6 +269,17 @@ class FakeServer:
         if self._masked is not None:
             mask[self._masked] = -torch.inf
         return logits.log_softmax(-1), (logits + mask).log_softmax(-1)
+
+    @torch.inference_mode()
+    def _prompt_log_probabilities(self, prompt: list[int]) -> list[dict[str, Json] | None]:
+        """Give what vLLM gives for ``prompt_logprobs: 0``: of each token itself, nothing for the first."""
+        values = self._network(torch.tensor([prompt])).logits[0].float().log_softmax(-1)
+        places: list[dict[str, Json] | None] = [None]
+        for at, token in zip(values, prompt[1:], strict=False):
+            rank = int((at > at[token]).sum()) + 1
+            entry = {"logprob": max(float(at[token]), MASKED), "rank": rank, "decoded_token": self._text([token])}
+            places.append({str(token): entry})
+        return places
 
     def _top(self, values: torch.Tensor, token: int, count: int, body: Json) -> dict[str, float]:
         # The token that was written is always among them, even beyond the count.

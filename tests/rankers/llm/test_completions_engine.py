@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from string import ascii_letters
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from rankers.listwise.readers.generate import GenerateReader
 from rankers.listwise.strategies.sliding import Sliding
 from rankers.llm.completions_engine import CompletionsEngine
 from rankers.llm.transformers_engine import TransformersEngine
+from rankers.llm_scorers import QueryLikelihoodScorer
 from rankers.protocols import Generation, LanguageModel
 from rankers.types import Document, Query, Ranking, ScoreKind
 from tests.rankers.llm.fake_server import Body, FakeServer, Status
@@ -262,6 +264,104 @@ def test_it_works_under_a_running_event_loop(network: Any, connect: Connect) -> 
         found = asyncio.run(ask(connect(server)))
     for values in found:
         np.testing.assert_allclose(values, label_log_probabilities(network, [5, 6], LABELS), atol=1e-4)
+
+
+def test_likelihoods_are_those_of_the_model_in_this_process(network: Any, connect: Connect) -> None:
+    prompts = some_prompts(6)
+    continuations = [prompt[::-1][: 1 + i] for i, prompt in enumerate(some_prompts(6))]
+    with FakeServer(network) as server:
+        found = connect(server).continuation_log_probabilities(prompts, continuations)
+        assert connect(server).continuation_log_probabilities([], []) == []
+    expected = TransformersEngine(network, byte_tokenizer()).continuation_log_probabilities(prompts, continuations)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == np.float32
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    bodies = sorted(server.bodies, key=lambda body: len(body["prompt"]))
+    texts = sorted(([*prompt, *wanted] for prompt, wanted in zip(prompts, continuations, strict=True)), key=len)
+    assert [body["prompt"] for body in bodies] == texts
+    assert all((body["max_tokens"], body["prompt_logprobs"]) == (1, 0) for body in bodies)
+    assert all("allowed_token_ids" not in body for body in bodies)
+
+
+def test_a_scorer_asks_how_probable_the_query_is(network: Any, connect: Connect) -> None:
+    pairs = [(Query("q", "which the?"), Document(f"d{i}", text)) for i, text in enumerate(["AA the", "b", "c d e"])]
+    with FakeServer(network) as server:
+        there = QueryLikelihoodScorer(connect(server), passage_tokens=20).score(pairs)
+    here = QueryLikelihoodScorer(TransformersEngine(network, byte_tokenizer()), passage_tokens=20).score(pairs)
+    np.testing.assert_allclose(there.scores, here.scores, atol=1e-4)
+    assert there.tokens == here.tokens
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        None,
+        [],
+        [None, {"6": {"logprob": -1.0}}],
+        [None, {"6": {"logprob": -1.0}}, {"8": {"logprob": -1.0}}],
+        [None, {"6": {"logprob": -1.0}}, None],
+        [None, {"6": {"logprob": -1.0}}, {"7": {"logprob": None}}],
+    ],
+)
+def test_a_reply_without_a_log_probability_for_each_token_is_refused(connect: Connect, places: Any) -> None:
+    with (
+        FakeServer(faults=[Body(json.dumps({"choices": [{"text": "A", "prompt_logprobs": places}]}))]) as server,
+        pytest.raises(WorkerError, match="has no prompt_logprobs for each of 3 tokens; only a server with"),
+    ):
+        connect(server).continuation_log_probabilities([[5]], [[6, 7]])
+
+
+@pytest.mark.parametrize("value", [3.25, -9999.0, float("nan")])
+def test_a_number_that_is_no_log_probability_is_refused(connect: Connect, value: float) -> None:
+    places = [None, {"6": {"logprob": value}}]
+    with (
+        FakeServer(faults=[Body(json.dumps({"choices": [{"text": "A", "prompt_logprobs": places}]}))]) as server,
+        pytest.raises(WorkerError, match=rf"has {value} for the log-probability.*--logprobs-mode processed_logprobs"),
+    ):
+        connect(server).continuation_log_probabilities([[5]], [[6]])
+
+
+def test_likelihoods_of_bad_input_are_refused_before_a_request(network: Any, connect: Connect) -> None:
+    with FakeServer(network) as server:
+        engine = connect(server, context_tokens=CONTEXT)
+        with pytest.raises(InvalidInputError, match="continuation 1 is empty"):
+            engine.continuation_log_probabilities([[5], [6]], [[7], []])
+        with pytest.raises(InvalidInputError, match="prompt 0 is empty"):
+            engine.continuation_log_probabilities([[]], [[7]])
+        with pytest.raises(InvalidInputError, match="2 prompts need as many continuations, got 1"):
+            engine.continuation_log_probabilities([[5], [6]], [[7]])
+        with pytest.raises(InvalidInputError, match="prompt 0 has 512 tokens and may write 1"):
+            engine.continuation_log_probabilities([[5] * 500], [[6] * 12])
+    assert server.received == []
+
+
+def test_a_server_with_the_right_flags_passes_the_check_with_one_request(network: Any, connect: Connect) -> None:
+    with FakeServer(network) as server:
+        connect(server).check(labels=52)
+    (body,) = server.bodies
+    assert sorted(body["allowed_token_ids"]) == sorted(TOKENS.index(letter) for letter in ascii_letters)
+    assert body["max_tokens"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"raw": True}, "--logprobs-mode processed_logprobs --max-logprobs 20"),
+        ({"max_logprobs": 10}, "status 400.*greater than max allowed: 10"),
+    ],
+)
+def test_a_server_without_the_flags_fails_the_check(
+    network: Any, connect: Connect, options: dict[str, Any], message: str
+) -> None:
+    with FakeServer(network, **options) as server, pytest.raises(WorkerError, match=message):
+        connect(server).check()
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("labels", [0, 53])
+def test_a_check_of_no_labels_or_too_many_is_refused(connect: Connect, labels: int) -> None:
+    with FakeServer() as server, pytest.raises(ConfigError, match=f"labels is {labels}, must be from 1 to 52"):
+        connect(server).check(labels=labels)
 
 
 def written_greedily(network: Any, prompt: list[int], budget: int) -> Generation:
