@@ -49,10 +49,11 @@ def create_app(settings: Settings | None = None, pipelines: PipelineSource | Non
         If the configuration or the click log's URL cannot be used.
     """
     settings = settings or Settings()
+    closing = contextlib.ExitStack()
     if pipelines is None:
         from index.pipelines import load_pipelines
 
-        pipelines = load_pipelines(settings.config)
+        pipelines = closing.enter_context(contextlib.closing(load_pipelines(settings.config)))
     service = _assemble(settings, pipelines)
 
     @contextlib.asynccontextmanager
@@ -63,6 +64,7 @@ def create_app(settings: Settings | None = None, pipelines: PipelineSource | Non
         finally:
             freshness.cancel()
             await asyncio.to_thread(service.engine.close)
+            await asyncio.to_thread(closing.close)
             await asyncio.to_thread(service.impressions.close)
             await asyncio.gather(freshness, return_exceptions=True)
 

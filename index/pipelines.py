@@ -225,6 +225,14 @@ class Pipelines:
             )
         return Pipeline(name, retriever, stages)
 
+    def close(self) -> None:
+        """Close the connections of models that run on servers; nothing opened here may be used after it."""
+        with self._lock:
+            for key, opened in self._opened.items():
+                if key[0] == "llm" and hasattr(opened, "close"):
+                    opened.close()
+            self._opened.clear()
+
     def _once(self, key: tuple[object, ...], load: Callable[[], T]) -> T:
         with self._lock:
             if key not in self._opened:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Hashable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
@@ -85,7 +85,11 @@ class StrategySpec(BaseModel):
 
 
 class ServerSpec(_Spec):
-    """A server that runs the model: `completions` speaks token ids (vLLM), `chat` is a hosted API."""
+    """A server that runs the model: `completions` speaks token ids (vLLM), `chat` is a hosted API.
+
+    Only for `chat`: `prefill`, `budget_field` (`max_tokens` for servers that do not know the newer name) and
+    `temperature` (null for models that refuse to be told).
+    """
 
     kind: Literal["completions", "chat"]
     url: str
@@ -94,6 +98,16 @@ class ServerSpec(_Spec):
     timeout_s: float = Field(60.0, gt=0)
     max_in_flight: int = Field(8, ge=1)
     context_tokens: int | None = Field(None, ge=1)
+    prefill: bool = False
+    budget_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    temperature: float | None = 0.0
+
+    @model_validator(mode="after")
+    def _only_chat_has_chat_options(self) -> ServerSpec:
+        chat = {"prefill", "budget_field", "temperature"} & self.model_fields_set
+        if chat and self.kind != "chat":
+            raise ValueError(f"{min(chat)} is an option of chat servers, this is a {self.kind} server; leave it out")
+        return self
 
     @property
     def api_key(self) -> str | None:
@@ -127,6 +141,20 @@ class _LanguageModelSpec(_StageSpec):
     max_batch_tokens: int | None = Field(None, ge=1)
     passage_tokens: int = Field(100, ge=1)
 
+    @property
+    def reads_logits(self) -> bool:
+        """Whether the model is asked for numbers and not for text."""
+        return True
+
+    @model_validator(mode="after")
+    def _server_gives_what_is_read(self) -> Self:
+        if self.server is not None and self.server.kind == "chat" and self.reads_logits:
+            raise ValueError(
+                "chat servers give no logits, which this stage reads; use a completions server, or a listwise stage "
+                "with reader generate, reasoning or grades"
+            )
+        return self
+
 
 class ListwiseSpec(_LanguageModelSpec):
     """Reorder windows of documents with a language model; without more, FIRST in sliding windows."""
@@ -140,6 +168,11 @@ class ListwiseSpec(_LanguageModelSpec):
     max_new_tokens: int | None = Field(None, ge=1)
     global_scores: Literal["bradley-terry", "average"] | None = None
 
+    @property
+    def reads_logits(self) -> bool:
+        """Whether the reader does."""
+        return issubclass(READERS[self.reader][0], FirstTokenReader)
+
     @model_validator(mode="after")
     def _strategy_and_reader_fit(self) -> ListwiseSpec:
         reader, _ = READERS[self.reader]
@@ -147,7 +180,7 @@ class ListwiseSpec(_LanguageModelSpec):
             check_pair(self.strategy.build(), reader)
         except ConfigError as error:
             raise ValueError(str(error)) from error
-        if self.max_new_tokens is not None and issubclass(reader, FirstTokenReader):
+        if self.max_new_tokens is not None and self.reads_logits:
             raise ValueError(f"max_new_tokens is {self.max_new_tokens}, but reader {self.reader!r} writes nothing")
         return self
 
@@ -313,7 +346,13 @@ def _load_model(spec: _LanguageModelSpec, path: str) -> TransformersEngine | Com
         return CompletionsEngine(server.url, tokenizer=path, **options)
     from rankers.llm.chat_engine import ChatEngine
 
-    return ChatEngine(server.url, **options)
+    return ChatEngine(
+        server.url,
+        prefill=server.prefill,
+        budget_field=server.budget_field,
+        extra={"temperature": server.temperature},
+        **options,
+    )
 
 
 def _load_listwise(spec: ListwiseSpec, model: Any, model_key: tuple[Hashable, ...], once: Once) -> Ranker:

@@ -31,7 +31,6 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 # Scripts that put no space between words: one token per character, about what tokenizers make of them.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff"
 _PIECE = re.compile(rf" ?[^\W\d{_UNSPACED}]{{1,{LONGEST_PIECE}}}|.", re.DOTALL)
-_ERROR_SHOWN = 200
 
 
 def encode_pieces(text: str) -> list[int]:
@@ -153,7 +152,6 @@ class ChatEngine:
             raise ConfigError(f"max_in_flight is {max_in_flight}, must be at least 1")
         self.name = model
         self.context_tokens = context_tokens
-        self._secret = api_key
         self._prefill = prefill
         self._budget_field = budget_field
         self._extra = dict(extra or {})
@@ -256,7 +254,9 @@ class ChatEngine:
             ) from error
         if refusal or finish == "content_filter":
             why = (
-                f"refused to answer: {str(refusal)[:_ERROR_SHOWN]!r}" if refusal else "was stopped by a content filter"
+                f"refused to answer: {self._calls.shown(str(refusal))!r}"
+                if refusal
+                else "was stopped by a content filter"
             )
             raise WorkerError(f"{self.name} {why}; leave out the passages it objects to, or use another model")
         for part, value in (("content", content), ("reasoning", reasoning)):
@@ -289,5 +289,4 @@ class ChatEngine:
         """Give the error that some servers send with status 200."""
         if "error" not in reply:
             return ""
-        said = str(reply["error"])
-        return f" but the error {(said.replace(self._secret, '***') if self._secret else said)[:_ERROR_SHOWN]}"
+        return f" but the error {self._calls.shown(str(reply['error']))}"

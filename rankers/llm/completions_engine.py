@@ -7,7 +7,6 @@ the labels (``allowed_token_ids``), and what comes back is keyed by token id (``
 from __future__ import annotations
 
 import math
-import string
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
@@ -25,8 +24,6 @@ MASKED = -9999.0
 """What the server writes for a log-probability of minus infinity, which JSON cannot."""
 SUM_TOLERANCE = 1e-3
 """How far the probabilities of the labels may be from 1 together."""
-UNLIKELY_BEFORE_A_LABEL = "Once upon a"
-"""What `CompletionsEngine.check` begins with: hardly any of its probability is on single letters."""
 
 # The server may have other defaults, from the generation_config.json of its model: each would change what is read.
 _PLAIN_GREEDY = {
@@ -48,7 +45,7 @@ class CompletionsEngine:
 
     It is a `LanguageModel`, a `LikelihoodModel` and a `GenerativeModel` of `rankers.protocols`, and safe for concurrent
     calls. The server is started with ``vllm serve MODEL --logprobs-mode processed_logprobs --max-logprobs N``, where N
-    is at least the number of labels in a window; every reply is checked for it, and `check` asks before it is needed.
+    is at least the number of labels in a window; every reply is checked for it.
 
     Parameters
     ----------
@@ -173,27 +170,6 @@ class CompletionsEngine:
         self._check(prompts, room=1)
         self._check([[*prompt, *wanted] for prompt, wanted in zip(prompts, continuations, strict=True)], room=1)
         return self._map(self._follow, list(zip(prompts, continuations, strict=True)))
-
-    def check(self, *, labels: int = 20) -> None:
-        """Read one position from the server, so that one started without the flags is refused before it is needed.
-
-        Parameters
-        ----------
-        labels
-            Number of labels in the largest window, 1 to 52.
-
-        Raises
-        ------
-        ConfigError
-            If `labels` is out of range.
-        WorkerError
-            If the server does not answer, or not with the log-probabilities of the labels alone; it says which flag to
-            set.
-        """
-        if not 1 <= labels <= len(string.ascii_letters):
-            raise ConfigError(f"labels is {labels}, must be from 1 to {len(string.ascii_letters)}")
-        ids = list(dict.fromkeys(self.encode(letter)[-1] for letter in string.ascii_letters))
-        self.next_token_logits([self.encode_template(UNLIKELY_BEFORE_A_LABEL, at_start=True)], [ids[:labels]])
 
     def generate(
         self, prompts: Sequence[TokenIds], *, max_new_tokens: int, stop: Sequence[str] = ()

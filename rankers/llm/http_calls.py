@@ -97,11 +97,11 @@ class JsonCalls:
             try:
                 reply = self._client.post(url, json=body)
             except httpx.RequestError as error:
-                failure, cause = self._shown(f"{type(error).__name__}: {error}".rstrip(": ")), error
+                failure, cause = self.shown(f"{type(error).__name__}: {error}".rstrip(": ")), error
             else:
                 if reply.is_success:
                     return self._object(reply, url)
-                failure, cause = f"status {reply.status_code}: {self._shown(reply.text)}", None
+                failure, cause = f"status {reply.status_code}: {self.shown(reply.text)}", None
                 if reply.status_code != httpx.codes.TOO_MANY_REQUESTS and not reply.is_server_error:
                     raise WorkerError(f"POST {url} was refused with {failure}")
                 retry_after = reply.headers.get("Retry-After", "")
@@ -123,13 +123,13 @@ class JsonCalls:
         try:
             found = reply.json()
         except ValueError as error:
-            raise WorkerError(f"POST {url} was answered with invalid JSON: {self._shown(reply.text)}") from error
+            raise WorkerError(f"POST {url} was answered with invalid JSON: {self.shown(reply.text)}") from error
         if not isinstance(found, dict):
-            raise WorkerError(f"POST {url} was answered with {self._shown(reply.text)} instead of a JSON object")
+            raise WorkerError(f"POST {url} was answered with {self.shown(reply.text)} instead of a JSON object")
         return found
 
-    def _shown(self, text: str) -> str:
-        """Shorten what a server said, without the secret that some servers repeat."""
+    def shown(self, text: str) -> str:
+        """Shorten what a server said to what a message may have of it: without the secret that some servers repeat."""
         return (text.replace(self._secret, "***") if self._secret else text)[:_BODY_SHOWN]
 
 

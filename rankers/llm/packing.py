@@ -124,17 +124,19 @@ def packed_batches(prompts: Sequence[TokenIds], *, max_batch_tokens: int) -> lis
     [[0, 2], [1]]
     """
     batches: list[list[int]] = []
-    rows = 0
+    tokens = common = 0
     for i in sorted(range(len(prompts)), key=lambda i: tuple(prompts[i])):
         if batches:
-            shared = shared_tokens(prompts[batches[-1][-1]], prompts[i])
-            added = len(prompts[i]) - (shared if shared >= MIN_SHARED_TOKENS else 0)
-            if rows + added <= max_batch_tokens:
+            # Sharing is counted where the whole batch shares; what parts of it share beyond that is not.
+            beginning = min(common, shared_tokens(prompts[batches[-1][-1]], prompts[i]))
+            spared = beginning * len(batches[-1]) if beginning >= MIN_SHARED_TOKENS else 0
+            if tokens + len(prompts[i]) - spared <= max_batch_tokens:
                 batches[-1].append(i)
-                rows += added
+                tokens += len(prompts[i])
+                common = beginning
                 continue
         batches.append([i])
-        rows = len(prompts[i])
+        tokens = common = len(prompts[i])
     return batches
 
 

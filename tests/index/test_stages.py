@@ -129,9 +129,24 @@ def test_a_completions_server_runs_the_model(tmp_path: Path) -> None:
                 "strategy": {"kind": "sliding", "size": 4, "stride": 2},
             }
         )
-        (result,) = load_ranker(spec, models_dir=tmp_path, once=Loaded()).rank([RANKING])
+        loaded = Loaded()
+        (result,) = load_ranker(spec, models_dir=tmp_path, once=loaded).rank([RANKING])
+        next(opened for key, opened in loaded.found.items() if key[0] == "llm").close()
     assert sorted(result.ids) == sorted(RANKING.ids)
     assert {body["model"] for body in server.bodies} == {"tiny"}
+
+
+def test_options_of_chat_servers_are_refused_elsewhere() -> None:
+    with pytest.raises(ValidationError, match="prefill is an option of chat servers"):
+        ServerSpec(kind="completions", url="http://127.0.0.1:1/v1", model="m", prefill=True)
+
+
+@pytest.mark.parametrize("kind", ["listwise", "yes-no", "query-likelihood", "pairwise"])
+def test_chat_servers_are_refused_where_logits_are_read(kind: str) -> None:
+    server = {"kind": "chat", "url": "http://127.0.0.1:1/v1", "model": "m"}
+    with pytest.raises(ValidationError, match="chat servers give no logits"):
+        STAGE.validate_python({"kind": kind, "model": "any", "server": server})
+    assert STAGE.validate_python({"kind": "listwise", "model": "any", "server": server, "reader": "generate"})
 
 
 def test_the_key_of_a_server_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from rankers.errors import ConfigError
@@ -9,6 +10,9 @@ from rankers.listwise.labels import LabelSet
 from rankers.listwise.permutation import Repair, parse_permutation
 from rankers.listwise.windows import Signal, Window, WindowOutcome
 from rankers.protocols import Generation, GenerativeModel, TokenIds
+
+_THOUGHT_BEGIN = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
+_THOUGHT_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 
 
 class GenerateReader:
@@ -64,9 +68,10 @@ class GenerateReader:
         answers = write(self._model, prompts, windows, labels=labels, budget=self.answer_tokens)
         outcomes = []
         for window, written in zip(windows, answers, strict=True):
+            answer = without_reasoning(written.text)
             # Some models write the bracket again that the prompt ends in.
-            repeats_it = written.text.lstrip().startswith(self._answer_prefix)
-            text = written.text if repeats_it else self._answer_prefix + written.text
+            repeats_it = answer.lstrip().startswith(self._answer_prefix)
+            text = answer if repeats_it else self._answer_prefix + answer
             outcomes.append(ordered(window, text, written, labels=labels))
         return outcomes
 
@@ -146,6 +151,28 @@ def write(
         found = model.generate([prompts[i] for i in places], max_new_tokens=tokens)
         written |= zip(places, found, strict=True)
     return [written[i] for i in range(len(prompts))]
+
+
+def without_reasoning(text: str) -> str:
+    """Drop what a model thinks aloud before it answers, unasked.
+
+    Parameters
+    ----------
+    text
+        What it wrote.
+
+    Returns
+    -------
+    str
+        What follows the last ``</think>``; nothing where ``<think>`` is left open.
+
+    Examples
+    --------
+    >>> without_reasoning("<think>[1] > [2]? No.</think> [2] > [1]")
+    ' [2] > [1]'
+    """
+    answer = _THOUGHT_END.split(text)[-1]
+    return "" if _THOUGHT_BEGIN.search(answer) else answer
 
 
 def with_slack(tokens: int) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rankers.errors import ConfigError
 from rankers.listwise.labels import LabelSet
 from rankers.listwise.permutation import Repair
-from rankers.listwise.readers.generate import check_budget, cut_off, with_slack, write
+from rankers.listwise.readers.generate import check_budget, cut_off, with_slack, without_reasoning, write
 from rankers.listwise.windows import Signal, Window, WindowOutcome
 from rankers.protocols import GenerativeModel, TokenIds
 
@@ -74,7 +74,9 @@ class GradesReader:
         answers = write(self._model, prompts, windows, labels=labels, budget=self.answer_tokens)
         outcomes = []
         for window, written in zip(windows, answers, strict=True):
-            found = parse_grades(written.text, labels.labels[: len(window)], top_grade=self._top_grade)
+            found = parse_grades(
+                without_reasoning(written.text), labels.labels[: len(window)], top_grade=self._top_grade
+            )
             best_first = sorted(range(len(window)), key=lambda i: -found.values[i]) if found.values else ()
             outcomes.append(
                 WindowOutcome(

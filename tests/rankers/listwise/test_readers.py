@@ -182,6 +182,15 @@ def test_any_text_has_some_reasoning_and_answer(before: str, after: str, complet
         assert found.answer in before + tag + after
 
 
+def test_thinking_aloud_unasked_is_no_part_of_an_answer() -> None:
+    draft, open_ended = "<think>[A] > [C] > [B]?</think>[C] > [B] > [A]", "<think>is it [C] > [B] or"
+    found = read(GenerateReader(Scribe(), answer_prefix="[", max_new_tokens=99), draft, open_ended)
+    assert [outcome.order for outcome in found] == [(9, 8, 7), (7, 8, 9)]
+    assert Repair.NO_ANSWER in found[1].repairs
+    graded = "<think>[A] 3 at first, [B] 1</think>[A] 1\n[B] 9\n[C] 5"
+    assert read(GradesReader(Scribe(), max_new_tokens=99), graded)[0].grades == (0.1, 0.9, 0.5)
+
+
 def test_grades_are_scaled_and_order_the_window() -> None:
     (outcome,) = read(GradesReader(Scribe()), "[A] 3\n[B] 9\n[C] 3")
     assert outcome == WindowOutcome((8, 7, 9), grades=(0.3, 0.9, 0.3), generated_tokens=17)

@@ -238,6 +238,7 @@ def test_tokens_are_counted_here_where_the_server_does_not(connect: Connect) -> 
         ({"choices": [{"text": "A"}]}, "has no choices"),
         ({"choices": [{"message": None}]}, "has no choices"),
         (reply(None, refusal="I cannot rank that."), r"hosted refused to answer: 'I cannot rank that\.'"),
+        (reply(None, refusal=f"No: {KEY}."), r"refused to answer: 'No: \*\*\*\.'"),
         (reply("[2", finish="content_filter"), "was stopped by a content filter"),
         (reply(None), r"empty answer \(finish_reason 'stop'\); ask again"),
         (reply(" \n", finish=None), "empty answer"),
@@ -253,6 +254,14 @@ def test_a_reply_without_an_answer_says_so(connect: Connect, answer: Json, messa
             engine.generate([conversation(engine)], max_new_tokens=7)
     assert KEY not in str(caught.value)
     assert "hosted" in str(caught.value)
+
+
+def test_a_password_in_the_url_is_in_no_message() -> None:
+    with FakeServer(faults=[Body(json.dumps({"error": "bad login me:pass-word"}))]) as server:
+        url = server.url.replace("//", "//me:pass-word@")
+        with ChatEngine(url, model="m") as engine, pytest.raises(WorkerError, match=r"bad login me:\*\*\*") as caught:
+            engine.generate([conversation(engine)], max_new_tokens=7)
+    assert "pass-word" not in str(caught.value)
 
 
 def test_a_refused_key_is_an_error_and_a_busy_server_is_asked_again(connect: Connect) -> None:

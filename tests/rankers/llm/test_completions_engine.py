@@ -7,7 +7,6 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from string import ascii_letters
 from typing import Any
 
 import numpy as np
@@ -300,6 +299,8 @@ def test_a_scorer_asks_how_probable_the_query_is(network: Any, connect: Connect)
         [None, {"6": {"logprob": -1.0}}],
         [None, {"6": {"logprob": -1.0}}, {"8": {"logprob": -1.0}}],
         [None, {"6": {"logprob": -1.0}}, None],
+        # A server that puts a start token before the prompt: every token is there, after something else.
+        [None, {"5": {"logprob": -1.0}}, {"6": {"logprob": -1.0}}, {"7": {"logprob": -1.0}}],
         [None, {"6": {"logprob": -1.0}}, {"7": {"logprob": None}}],
     ],
 )
@@ -333,35 +334,6 @@ def test_likelihoods_of_bad_input_are_refused_before_a_request(network: Any, con
         with pytest.raises(InvalidInputError, match="prompt 0 has 512 tokens and may write 1"):
             engine.continuation_log_probabilities([[5] * 500], [[6] * 12])
     assert server.received == []
-
-
-def test_a_server_with_the_right_flags_passes_the_check_with_one_request(network: Any, connect: Connect) -> None:
-    with FakeServer(network) as server:
-        connect(server).check(labels=52)
-    (body,) = server.bodies
-    assert sorted(body["allowed_token_ids"]) == sorted(TOKENS.index(letter) for letter in ascii_letters)
-    assert body["max_tokens"] == 1
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"raw": True}, "--logprobs-mode processed_logprobs --max-logprobs 20"),
-        ({"max_logprobs": 10}, "status 400.*greater than max allowed: 10"),
-    ],
-)
-def test_a_server_without_the_flags_fails_the_check(
-    network: Any, connect: Connect, options: dict[str, Any], message: str
-) -> None:
-    with FakeServer(network, **options) as server, pytest.raises(WorkerError, match=message):
-        connect(server).check()
-    assert len(server.received) == 1
-
-
-@pytest.mark.parametrize("labels", [0, 53])
-def test_a_check_of_no_labels_or_too_many_is_refused(connect: Connect, labels: int) -> None:
-    with FakeServer() as server, pytest.raises(ConfigError, match=f"labels is {labels}, must be from 1 to 52"):
-        connect(server).check(labels=labels)
 
 
 def written_greedily(network: Any, prompt: list[int], budget: int) -> Generation:
