@@ -26,6 +26,9 @@ def main() -> None:
         assert site_packages in Path(str(package.__file__)).parents, f"{package.__name__} is {package.__file__}"
         assert (Path(str(package.__file__)).parent / "py.typed").is_file()
 
+    for templates in ("templates", "listwise/templates"):
+        assert list((Path(str(rankers.__file__)).parent / templates).glob("*.yaml")), f"no {templates} in the wheel"
+
     shortlist("search", "anything", status=2)  # no configuration yet
     shortlist("init")
     Path("documents.jsonl").write_text(
