@@ -1,0 +1,1 @@
+"""From the click log to what learners can use: import, export, filters, and the collapsed lists."""
