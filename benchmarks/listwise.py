@@ -4,11 +4,11 @@
     python -m benchmarks.listwise strategies path/to/trec-dl-2019-rerank --queries 20 --passage-tokens 60
     python -m benchmarks.listwise memory path/to/trec-dl-2019-rerank
 
-`speed` reads the windows of 20 that slide by 10 over the BM25 top 100, query by query, in turn: with Shortlist (before
-and after that also all queries together), with a plain transformers loop that reads one token from full logits, and
-with one that generates the permutation, both one window at a time over the very token ids Shortlist read. The ratio to
-expect is what the loop's own times for prefill and decoding say; the floating-point rate is set against plain matrix
-products of the model's shapes.
+`speed` reads the windows of 20 that slide by 10 over the BM25 top 100, two queries after the other: with Shortlist, one
+at a time and both together, with a plain transformers loop that reads one token from full logits, and with one that
+generates the permutation, both one window at a time over the very token ids Shortlist read. The ratio to expect is what
+the loop's own times for prefill and decoding say; the floating-point rate is set against plain matrix products of the
+model's shapes. Every two queries are a line of `--out`, and a run that is started again goes on after the last.
 
 `strategies` gives quality, tokens, windows, rounds (depth) and time of each strategy on the same candidates.
 
@@ -18,10 +18,11 @@ products of the model's shapes.
 from __future__ import annotations
 
 import argparse
-import statistics
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ from training.evaluation.memory import peak_memory_mib, reset_peak_memory
 from training.evaluation.runs import RunRetriever, read_run
 from training.evaluation.significance import compare
 
-DEPTH, LABELS = 100, 20
+DEPTH, LABELS, TOGETHER = 100, 20, 2
 MEASURE = "nDCG@10"
 
 
@@ -124,32 +125,41 @@ def speed(arguments: argparse.Namespace) -> None:
     permutation = " > ".join(f"[{chr(ord('A') + i)}]" for i in range(LABELS))
     answer_tokens = len(tokenizer(permutation, add_special_tokens=False).input_ids) - 1  # the prompt has the first [
     rankings = candidates(arguments.data, arguments.queries)
-    for passage_tokens in arguments.passage_tokens:
-        ranker = ListwiseRanker(engine, passage_tokens=passage_tokens)
-        ranker.rank([rankings[0].top(LABELS)])  # warm-up
-        together = [seconds(ranker.rank, rankings)]
-        times: dict[str, list[float]] = {"shortlist": [], "full logits": [], "generate": [], "generate 1 token": []}
-        lengths: list[int] = []
-        product_s = 0.0
-        for ranking in rankings:
-            engine.prompts.clear()
-            times["shortlist"].append(seconds(ranker.rank, [ranking]))
-            prompts = list(engine.prompts)
-            lengths += map(len, prompts)
-            product_s += sum(matrix_seconds(plain, len(prompt)) for prompt in prompts[:1]) * len(prompts)
-            times["full logits"].append(seconds(full_logits, plain, prompts))
-            times["generate"].append(seconds(generate, plain, prompts, answer_tokens))
-            times["generate 1 token"].append(seconds(generate, plain, prompts[:2], 1) / 2 * len(prompts))
-            print(f"{passage_tokens} tokens, query {ranking.query.id}:", {k: round(v[-1], 1) for k, v in times.items()})
-        together.append(seconds(ranker.rank, rankings))
-        report(times, lengths, statistics.mean(together), cut=passage_tokens)
-        linear, attention = work(plain, lengths)
-        ours = sum(times["shortlist"])
-        print(
-            f"prefill: {(linear + attention) / ours / 1e9:.0f} GFLOP/s ({linear / ours / 1e9:.0f} of linear layers); "
-            f"plain float32 products of the same shapes {linear / product_s / 1e9:.0f} GFLOP/s: "
-            f"{(linear + attention) / ours / (linear / product_s):.0%}\n"
-        )
+    groups = [rankings[at : at + TOGETHER] for at in range(0, len(rankings), TOGETHER)]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    done = [json.loads(line) for line in arguments.out.open()] if arguments.out.exists() else []
+    for cut in arguments.passage_tokens:
+        known = {tuple(row["queries"]) for row in done if row["cut"] == cut}
+        ranker = ListwiseRanker(engine, passage_tokens=cut)
+        waiting = [group for group in groups if tuple(ranking.query.id for ranking in group) not in known]
+        if waiting:
+            ranker.rank([rankings[0].top(LABELS)])  # warm-up
+        for group in waiting[: arguments.at_most]:
+            row = {"cut": cut, **measure_group(group, ranker, engine, plain, answer_tokens)}
+            done.append(row)
+            with arguments.out.open("a") as out:
+                print(json.dumps(row), file=out)
+            print(cut, {name: round(value, 1) for name, value in row["seconds"].items()}, flush=True)
+        report([row for row in done if row["cut"] == cut], plain, cut=cut)
+
+
+def measure_group(
+    group: Sequence[Ranking], ranker: ListwiseRanker, engine: RecordingEngine, plain: Any, answer_tokens: int
+) -> dict[str, Any]:
+    """Time every way on the same windows, one after the other; `products` are the linear layers alone."""
+    taken = dict.fromkeys(("together", "shortlist", "full logits", "generate", "generate 1 token", "products"), 0.0)
+    lengths: list[int] = []
+    for ranking in group:
+        engine.prompts.clear()
+        taken["shortlist"] += seconds(ranker.rank, [ranking])
+        prompts = list(engine.prompts)
+        lengths += map(len, prompts)
+        taken["products"] += matrix_seconds(plain, len(prompts[0])) * len(prompts)
+        taken["full logits"] += seconds(full_logits, plain, prompts)
+        taken["generate"] += seconds(generate, plain, prompts, answer_tokens)
+        taken["generate 1 token"] += seconds(generate, plain, prompts[:2], 1) / 2 * len(prompts)
+    taken["together"] = seconds(ranker.rank, group)
+    return {"queries": [ranking.query.id for ranking in group], "lengths": lengths, "seconds": taken}
 
 
 def work(model: Any, lengths: Sequence[int]) -> tuple[float, float]:
@@ -171,20 +181,30 @@ def matrix_seconds(model: Any, rows: int) -> float:
     return seconds(lambda: [layer(inputs[layer.in_features]) for layer in layers])
 
 
-def report(times: dict[str, list[float]], lengths: Sequence[int], together_s: float, *, cut: int) -> None:
-    total = {name: sum(values) for name, values in times.items()}
-    rate = f"{len(lengths) / together_s:.2f} | {sum(lengths) / together_s:,.0f}"
-    print(f"\npassages cut to {cut} tokens: {len(lengths)} windows of {LABELS}, {sum(lengths):,} prompt tokens")
-    print("| way | s | windows/s | prompt tokens/s | shortlist is faster by (median over queries) |")
+def report(rows: Sequence[dict[str, Any]], plain: Any, *, cut: int) -> None:
+    if not rows:
+        return
+    total = {name: sum(row["seconds"][name] for row in rows) for name in rows[0]["seconds"]}
+    lengths = [length for row in rows for length in row["lengths"]]
+    queries = sum(len(row["queries"]) for row in rows)
+    print(f"\npassages cut to {cut} tokens: {queries} queries, {len(lengths)} windows, {sum(lengths):,} prompt tokens")
+    print("| way | s | prompt tokens/s | one query at a time is faster by | together is faster by |")
     print("| --- | --- | --- | --- | --- |")
-    print(f"| shortlist, all queries together | {together_s:.1f} | {rate} | |")
-    for name in ("shortlist", "full logits", "generate"):
-        ratio = statistics.median(v / ours for v, ours in zip(times[name], times["shortlist"], strict=True))
-        print(
-            f"| {name} | {total[name]:.1f} | {len(lengths) / total[name]:.2f} | {sum(lengths) / total[name]:,.0f} "
-            f"| {ratio:.2f}x |"
-        )
+    for name in ("together", "shortlist", "full logits", "generate"):
+        alone, together = (total[name] / total[base] for base in ("shortlist", "together"))
+        print(f"| {name} | {total[name]:.1f} | {sum(lengths) / total[name]:,.0f} | {alone:.2f}x | {together:.2f}x |")
+    for name in ("full logits", "generate"):
+        ratios = sorted(row["seconds"][name] / row["seconds"]["shortlist"] for row in rows)
+        print(f"{name} over shortlist, by group: {ratios[0]:.2f}x to {ratios[-1]:.2f}x, median {median(ratios):.2f}x")
     print(f"expected from the loop's own prefill and decoding: {total['generate'] / total['generate 1 token']:.2f}x")
+    linear, attention = work(plain, lengths)
+    products = linear / total["products"]
+    for name in ("shortlist", "together"):
+        rate = (linear + attention) / total[name]
+        print(
+            f"{name}: {rate / 1e9:.0f} GFLOP/s, plain float32 products of the same shapes {products / 1e9:.0f}: "
+            f"{rate / products:.0%}"
+        )
 
 
 def strategies(arguments: argparse.Namespace) -> None:
@@ -197,6 +217,7 @@ def strategies(arguments: argparse.Namespace) -> None:
         "tournament 20, best 10": (Tournament(winners=10), {}),
         "blocks 20 x2, soft": (Blocks(repeats=2, soft=True), {}),
         "blocks 20 x2": (Blocks(repeats=2), {}),
+        "blocks 20 x2, shuffled": (Blocks(repeats=2, shown="shuffled"), {}),
         "blocks 20 x4": (Blocks(repeats=4), {}),
         "setwise heap, 19 children": (Heap(children=19), {"reader": SetwiseReader(engine), "template": "setwise"}),
         "sliding 20/10, score line": (Sliding(), {"template": "insert_rank"}),
@@ -261,6 +282,8 @@ def main() -> None:
     parser.add_argument("--models-dir", type=Path, default=Path("var/models"))
     parser.add_argument("--queries", type=int, default=20)
     parser.add_argument("--passage-tokens", type=int, nargs="+", default=[60])
+    parser.add_argument("--out", type=Path, default=Path("var/listwise-speed.jsonl"), help="times, for `speed`")
+    parser.add_argument("--at-most", type=int, help="pairs of queries to time before the report")
     parser.add_argument("--only", nargs="*", help="names of strategies")
     arguments = parser.parse_args()
     {"speed": speed, "strategies": strategies, "memory": memory}[arguments.part](arguments)

@@ -44,6 +44,9 @@ class Blocks:
         (`ScoreKind.SHARE`). See `rankers.listwise.aggregate`.
     soft
         Whether a pair's win is shared by the logits of its block.
+    shown
+        How the candidates of a block are ordered in its prompt: as they came in ("incoming"), so that a model that
+        leans on the first places leans on the first stage, or at random ("shuffled"), so that it leans on nothing.
     seed
         Of the shuffles.
 
@@ -58,6 +61,7 @@ class Blocks:
     design: Literal["equi-replicate", "latin-square", "triangular"] = "equi-replicate"
     aggregate: Literal["bradley-terry", "win-rate", "pagerank", "elo"] = "bradley-terry"
     soft: bool = False
+    shown: Literal["incoming", "shuffled"] = "incoming"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -71,6 +75,8 @@ class Blocks:
             raise ConfigError(f"repeats is {self.repeats}, a triangular design has 2; set repeats to 2")
         if self.aggregate not in AGGREGATES:
             raise ConfigError(f"aggregate is {self.aggregate!r}, must be one of {', '.join(AGGREGATES)}")
+        if self.shown not in {"incoming", "shuffled"}:
+            raise ConfigError(f"shown is {self.shown!r}, must be incoming or shuffled")
 
     @property
     def needs(self) -> Signal:
@@ -122,7 +128,8 @@ class Blocks:
             blocks = _latin_square(shuffled[0], self.size, self.repeats)
         else:
             blocks = _triangular(shuffled[0], self.size)
-        return [block for block in blocks if len(block) > 1]
+        ordered = sorted if self.shown == "incoming" else tuple
+        return [tuple(ordered(block)) for block in blocks if len(block) > 1]
 
 
 def _latin_square(candidates: Sequence[int], size: int, repeats: int) -> list[Window]:

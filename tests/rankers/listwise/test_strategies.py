@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import random
@@ -160,6 +161,7 @@ def test_what_strategies_need() -> None:
         (lambda: Blocks(repeats=1), "repeats is 1, must be at least 2"),
         (lambda: Blocks(design="spiral"), "design is 'spiral', must be one of equi-replicate, latin"),  # type: ignore[arg-type]
         (lambda: Blocks(aggregate="vote"), "aggregate is 'vote', must be one of bradley-terry"),  # type: ignore[arg-type]
+        (lambda: Blocks(shown="sorted"), "shown is 'sorted', must be incoming or shuffled"),  # type: ignore[arg-type]
         (lambda: Blocks(design="triangular"), "a triangular design has 2; set repeats to 2"),
     ],
 )
@@ -312,6 +314,16 @@ def test_equi_replicate_blocks_are_even(count: int, size: int, repeats: int, see
     assert Counter(i for window in windows for i in window) == dict.fromkeys(range(count), repeats)
     lengths = set(map(len, windows))
     assert max(lengths) - min(lengths) <= 1
+
+
+@many
+@given(st.integers(21, 120), st.sampled_from(["equi-replicate", "latin-square", "triangular"]), seeds)
+def test_blocks_show_the_incoming_order_unless_shuffled(count: int, design: str, seed: int) -> None:
+    shown = Blocks(repeats=2, design=design, seed=seed)  # type: ignore[arg-type]
+    windows = planned_windows(shown, count)
+    shuffled = planned_windows(dataclasses.replace(shown, shown="shuffled"), count)
+    assert [tuple(sorted(window)) for window in shuffled] == windows
+    assert shuffled != windows
 
 
 def test_a_full_latin_square() -> None:
