@@ -1,4 +1,4 @@
-"""A bounded queue in front of one thread that runs what is alike together."""
+"""A bounded queue in front of threads that run what is alike together."""
 
 from __future__ import annotations
 
@@ -48,15 +48,17 @@ class _Job(Generic[Item, Result]):
     key: Hashable
     item: Item
     cost_tokens: int
+    joins: Hashable | None
     enqueued_at: float = field(default_factory=time.monotonic)
     future: Future[Done[Result]] = field(default_factory=Future)
 
 
 class Batcher(Generic[Item, Result]):
-    """Runs items in batches on a thread of its own; callers on any event loop, or none, wait for futures.
+    """Runs items in batches on threads of its own; callers on any event loop, or none, wait for futures.
 
     The job that has waited longest decides the next batch: every waiting job with the same key joins it, oldest first,
-    up to the token budget. So nothing starves, and jobs of two keys never run at the same time.
+    up to the token budget. So nothing starves. One batch runs at a time, but for work that merges by itself with what
+    is under way (`joins` of `submit`): that starts at once, on another thread.
 
     Cancelling a future takes its job out of the queue. A batch that fails is run again item by item, so that one bad
     item does not fail its neighbours.
@@ -73,6 +75,8 @@ class Batcher(Generic[Item, Result]):
         Bound on what is waiting and running; an item above it is admitted only when there is nothing else.
     max_wait_s
         Longest the oldest job waits for others to join it.
+    max_threads
+        Most batches that run at a time.
     on_batch
         Told about every batch that has run.
     """
@@ -85,6 +89,7 @@ class Batcher(Generic[Item, Result]):
         max_batch_tokens: int,
         max_queue_tokens: int,
         max_wait_s: float = 0.0,
+        max_threads: int = 1,
         on_batch: Callable[[BatchReport], None] | None = None,
     ) -> None:
         self.name = name
@@ -92,13 +97,15 @@ class Batcher(Generic[Item, Result]):
         self._max_batch_tokens = max_batch_tokens
         self._max_queue_tokens = max_queue_tokens
         self._max_wait_s = max_wait_s
+        self._max_threads = max_threads
         self._on_batch = on_batch
         self._changed = threading.Condition(threading.Lock())
         self._waiting: deque[_Job[Item, Result]] = deque()
-        self._running: list[_Job[Item, Result]] = []
+        self._running: list[list[_Job[Item, Result]]] = []
         self._admitted_tokens = 0
         self._tokens_per_s: float | None = None
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
         self._closed = False
 
     @property
@@ -106,7 +113,9 @@ class Batcher(Generic[Item, Result]):
         """Tokens waiting and running."""
         return self._admitted_tokens
 
-    def submit(self, key: Hashable, item: Item, *, cost_tokens: int) -> Future[Done[Result]]:
+    def submit(
+        self, key: Hashable, item: Item, *, cost_tokens: int, joins: Hashable | None = None
+    ) -> Future[Done[Result]]:
         """Queue an item, or refuse it at once.
 
         Parameters
@@ -117,6 +126,8 @@ class Batcher(Generic[Item, Result]):
             What `run` is to be called with.
         cost_tokens
             Its share of the budgets.
+        joins
+            Batches with equal `joins` may run at the same time; None to run alone.
 
         Returns
         -------
@@ -130,13 +141,13 @@ class Batcher(Generic[Item, Result]):
         NotReadyError
             If the batcher is closed.
         """
-        job: _Job[Item, Result] = _Job(key, item, max(cost_tokens, 1))
+        job: _Job[Item, Result] = _Job(key, item, max(cost_tokens, 1), joins)
         with self._changed:
             self._admit(job.cost_tokens)
             self._waiting.append(job)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name=f"shortlist {self.name}", daemon=True)
-                self._thread.start()
+            if not self._idle and len(self._threads) < self._max_threads:
+                self._threads.append(threading.Thread(target=self._work, name=f"shortlist {self.name}", daemon=True))
+                self._threads[-1].start()
             self._changed.notify_all()
         job.future.add_done_callback(lambda _: self._release(job))
         return job.future
@@ -161,9 +172,12 @@ class Batcher(Generic[Item, Result]):
             self._changed.notify_all()
         error = NotReadyError(SHUTTING_DOWN)
         self._fail(waiting, error)
-        if self._thread is not None:
-            self._thread.join(timeout_s)
-        self._fail(self._running, error)
+        ends_at = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(ends_at - time.monotonic(), 0.0))
+        with self._changed:
+            running = [job for batch in self._running for job in batch]
+        self._fail(running, error)
 
     def _admit(self, cost_tokens: int) -> None:
         """Count the tokens in, under the lock."""
@@ -193,23 +207,33 @@ class Batcher(Generic[Item, Result]):
             except BaseException as error:
                 logger.critical("%s was interrupted", self.name, exc_info=error)
                 self._fail(batch, WorkerError(f"{self.name} was interrupted by {type(error).__name__}"))
+            with self._changed:
+                self._running = [other for other in self._running if other is not batch]
+                self._changed.notify_all()
 
     def _next_batch(self) -> list[_Job[Item, Result]]:
         """Wait for work; an empty list means the batcher is closed."""
         with self._changed:
-            self._running = []
             while not self._closed:
-                if not self._waiting:
-                    self._changed.wait()
+                if not self._waiting or not self._may_start(self._waiting[0]):
+                    self._rest()
                     continue
                 oldest = self._waiting[0]
                 wait_s = oldest.enqueued_at + self._max_wait_s - time.monotonic()
                 if wait_s > 0 and self._tokens_waiting(oldest.key) < self._max_batch_tokens:
-                    self._changed.wait(wait_s)
+                    self._rest(wait_s)
                 elif batch := self._take(oldest.key):
-                    self._running = batch
+                    self._running.append(batch)
                     return batch
             return []
+
+    def _rest(self, timeout_s: float | None = None) -> None:
+        self._idle += 1
+        self._changed.wait(timeout_s)
+        self._idle -= 1
+
+    def _may_start(self, job: _Job[Item, Result]) -> bool:
+        return all(job.joins is not None and other.joins == job.joins for batch in self._running for other in batch)
 
     def _tokens_waiting(self, key: Hashable) -> int:
         return sum(job.cost_tokens for job in self._waiting if job.key == key)

@@ -1,7 +1,9 @@
 """Pipelines for many clients at once: admission, batching across requests, deadlines, and failing stages.
 
-Ranking and retrieval have one `Batcher` each. All rankers share a thread on purpose: two of them may use one model, a
-model takes one caller at a time, and they would compete for the same processor anyway.
+Ranking and retrieval have one `Batcher` each. Rankers take turns on purpose: two of them may use one model, a model
+takes one caller at a time, and they would compete for the same processor anyway. Only listwise rankers of one model run
+at the same time: their windows meet in one scheduler, so a request joins those under way and does not wait for their
+end.
 """
 
 from __future__ import annotations
@@ -17,13 +19,15 @@ from typing import TypeVar
 from app.batching import Batcher, BatchReport, Done
 from rankers.errors import DeadlineError, InvalidInputError, WorkerError
 from rankers.pipeline import RETRIEVE, Pipeline, Stage, StageResult
-from rankers.protocols import Ranker, Retriever
+from rankers.protocols import JoiningRanker, Ranker, Retriever
 from rankers.types import Query, Ranking, Reading
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+JOINED_BATCHES = 16
+"""Most batches of requests whose windows are merged."""
 RETRIEVAL_COST_TOKENS = 64
 """What one retrieval counts for: about the length of a query, the only text that is read."""
 
@@ -163,6 +167,7 @@ class Engine:
             max_batch_tokens=max_batch_tokens,
             max_queue_tokens=max_queue_tokens,
             max_wait_s=max_batch_wait_s,
+            max_threads=JOINED_BATCHES,
             on_batch=on_batch,
         )
 
@@ -277,8 +282,12 @@ class Engine:
 
     async def _apply(self, stage: Stage, ranking: Ranking, progress: _Progress) -> Ranking:
         head = stage.head(ranking)
+        ranker = stage.ranker
         future = self._ranking.submit(
-            id(stage.ranker), _Reordering(stage.ranker, head), cost_tokens=stage.ranker.cost_tokens(head)
+            id(ranker),
+            _Reordering(ranker, head),
+            cost_tokens=ranker.cost_tokens(head),
+            joins=ranker.joins if isinstance(ranker, JoiningRanker) else None,
         )
         done = await _wait(future, progress)
         return progress.record(stage.name, stage.rejoin(done.result, ranking), done)

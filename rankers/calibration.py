@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rankers.errors import ConfigError, InvalidInputError, NotFoundError
-from rankers.protocols import Ranker
+from rankers.protocols import JoiningRanker, Ranker
 from rankers.types import Ranking, ScoreKind
 
 CALIBRATION_FILE = "calibration.json"
@@ -179,6 +179,11 @@ class CalibratedRanker:
     def cost_tokens(self, ranking: Ranking) -> int:
         """Estimate tokens: those of the ranker."""
         return self._ranker.cost_tokens(ranking)
+
+    @property
+    def joins(self) -> Hashable | None:
+        """What the ranker's work is merged with."""
+        return self._ranker.joins if isinstance(self._ranker, JoiningRanker) else None
 
     def _calibrated(self, ranking: Ranking) -> Ranking:
         if ranking.score_kind is not self._calibration.score_kind:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
 from rankers.errors import InvalidInputError
-from rankers.protocols import Ranker
+from rankers.protocols import JoiningRanker, Ranker
 from rankers.types import Evidence, Ranking, ScoreKind
 
 
@@ -102,6 +102,11 @@ class BothOrders:
     def cost_tokens(self, ranking: Ranking) -> int:
         """Estimate tokens: twice those of the ranker."""
         return 2 * self._ranker.cost_tokens(ranking)
+
+    @property
+    def joins(self) -> Hashable | None:
+        """What the ranker's work is merged with."""
+        return self._ranker.joins if isinstance(self._ranker, JoiningRanker) else None
 
 
 def _both(ranker: Ranker, rankings: Sequence[Ranking]) -> list[tuple[Ranking, Ranking]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -50,6 +50,16 @@ class Ranker(Protocol):
 
     def cost_tokens(self, ranking: Ranking) -> int:
         """Estimate how many tokens ordering this ranking takes, without doing it; for admission and batching."""
+        ...
+
+
+@runtime_checkable
+class JoiningRanker(Ranker, Protocol):
+    """A ranker that several threads may call at a time: what they ask for is merged with what is under way."""
+
+    @property
+    def joins(self) -> Hashable | None:
+        """Equal for rankers whose work is merged with each other's; None if it is not merged after all."""
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -149,6 +149,11 @@ class ListwiseRanker:
             run.result(self._global_scores) if run else replace(ranking, previous=ranking, evidence=Evidence())
             for ranking, run in zip(rankings, runs, strict=True)
         ]
+
+    @property
+    def joins(self) -> Hashable:
+        """The scheduler, which merges the windows of all callers."""
+        return self._scheduler
 
     def cost_tokens(self, ranking: Ranking) -> int:
         """Estimate the tokens of all windows from the lengths of the texts; nothing is encoded.

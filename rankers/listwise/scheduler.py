@@ -98,6 +98,12 @@ class Scheduler:
         self._changing = threading.Lock()
         self._reading = threading.Lock()
 
+    @property
+    def waiting_windows(self) -> int:
+        """Windows that are ready and not being read."""
+        with self._changing:
+            return len(self._waiting)
+
     def finish(self, runs: Sequence[Run]) -> None:
         """Take runs to their end.
 

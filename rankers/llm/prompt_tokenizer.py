@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import threading
 from typing import Any
 
 SENTENCEPIECE_SPACE = "▁"
@@ -20,6 +21,8 @@ class PromptTokenizer:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        # Whether markup is recognised is a setting of the tokenizer, changed with every call.
+        self._encoding = threading.Lock()
         # Added tokens made of spaces are text; all others are markup that user text must not be able to write.
         markup = {token: i for token, i in tokenizer.get_added_vocab().items() if len(token.strip()) > 1}
         self._markup_ids = frozenset(markup.values())
@@ -136,5 +139,6 @@ class PromptTokenizer:
         return ids[anchor:] if ids[:anchor] == self._newline_ids else self._ids(text, recognise=recognise)
 
     def _ids(self, text: str, *, recognise: bool) -> list[int]:
-        encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=not recognise, verbose=False)
+        with self._encoding:
+            encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=not recognise, verbose=False)
         return [int(i) for i in encoded["input_ids"]]

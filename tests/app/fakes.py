@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rankers.errors import NotFoundError
 from rankers.pipeline import Pipeline, Stage
-from rankers.protocols import Retriever
+from rankers.protocols import Ranker, Retriever
 from rankers.types import Document, Evidence, Query, Ranking, Reading, ScoreKind
 
 MAX_WORDS = 50
@@ -147,7 +147,7 @@ class FakePipelines:
 
 
 def pipeline_of(
-    ranker: WordRanker | None = None,
+    ranker: Ranker | None = None,
     *,
     name: str = "words",
     documents: Sequence[Document] = (),

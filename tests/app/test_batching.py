@@ -74,6 +74,51 @@ def test_the_oldest_decides_and_only_its_like_join_it(batcher: Batcher[int, int]
     assert recorder.batches == [[0], [1, 3], [2, 4]]
 
 
+def test_what_joins_starts_while_its_like_is_running(recorder: Recorder) -> None:
+    batcher: Batcher[int, int] = Batcher("doubling", recorder, max_batch_tokens=10, max_queue_tokens=20, max_threads=2)
+    running = batcher.submit("a", 1, cost_tokens=1, joins="model")
+    assert recorder.started.wait(WAIT_S)
+    recorder.started.clear()
+    joined = batcher.submit("b", 2, cost_tokens=1, joins="model")
+    assert recorder.started.wait(WAIT_S)
+    recorder.started.clear()
+    full = batcher.submit("c", 3, cost_tokens=1, joins="model")
+    assert not recorder.started.wait(0.1)
+    recorder.go_on.set()
+    assert [result(future) for future in (running, joined, full)] == [2, 4, 6]
+    assert recorder.batches == [[1], [2], [3]]
+    batcher.close()
+
+
+@pytest.mark.parametrize("joins", [None, "other model"])
+def test_what_does_not_join_waits_and_whoever_comes_later_waits_behind_it(
+    recorder: Recorder, joins: str | None
+) -> None:
+    batcher: Batcher[int, int] = Batcher("doubling", recorder, max_batch_tokens=10, max_queue_tokens=20, max_threads=9)
+    futures = [batcher.submit("a", 1, cost_tokens=1, joins="model")]
+    assert recorder.started.wait(WAIT_S)
+    recorder.started.clear()
+    futures.append(batcher.submit("b", 2, cost_tokens=1, joins=joins))
+    futures.append(batcher.submit("c", 3, cost_tokens=1, joins="model"))
+    assert not recorder.started.wait(0.1)
+    recorder.go_on.set()
+    assert [result(future) for future in futures] == [2, 4, 6]
+    assert recorder.batches == [[1], [2], [3]]
+    batcher.close()
+
+
+def test_closing_fails_every_running_batch(recorder: Recorder) -> None:
+    batcher: Batcher[int, int] = Batcher("doubling", recorder, max_batch_tokens=10, max_queue_tokens=20, max_threads=2)
+    futures = [batcher.submit(key, 1, cost_tokens=1, joins="model") for key in ("a", "b")]
+    while len(recorder.batches) < 2:
+        time.sleep(0.01)
+    batcher.close(timeout_s=0.1)
+    for future in futures:
+        with pytest.raises(NotReadyError, match="shutting down"):
+            future.result(WAIT_S)
+    recorder.go_on.set()
+
+
 def test_an_item_over_the_budget_runs_alone(batcher: Batcher[int, int], recorder: Recorder) -> None:
     hold_worker(batcher, recorder)
     futures = [batcher.submit("a", item, cost_tokens=cost) for item, cost in [(1, 15), (2, 1), (3, 1)]]

@@ -4,14 +4,21 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
 from app.engine import Engine, EngineResult
 from rankers.errors import DeadlineError, InvalidInputError, NotReadyError, OverloadedError, TooLargeError, WorkerError
+from rankers.listwise.ranker import ListwiseRanker
+from rankers.listwise.readers.first_token import FirstTokenReader
+from rankers.listwise.scheduler import Scheduler
+from rankers.listwise.strategies.sliding import Sliding
+from rankers.listwise.windows import WindowOutcome
 from rankers.pipeline import Pipeline, Stage
 from rankers.types import Document, Query, Ranking, ScoreKind
 from tests.app.fakes import Gate, WordRanker, WordRetriever, pipeline_of, poisonous, ranking_of, slow
+from tests.rankers.listwise.oracle import OracleModel
 
 DOCUMENTS = [Document("a", "red green"), Document("b", "red green blue"), Document("c", "blue"), Document("d", "grey")]
 QUERY = Query("q", "red green blue")
@@ -96,6 +103,39 @@ def test_two_rankers_never_run_at_the_same_time(engine: Engine) -> None:
         return await asyncio.gather(*(engine.rerank(pipeline, ranking_of("x", "x", "y")) for pipeline in pipelines))
 
     assert all(result.degraded_reason is None for result in asyncio.run(all_at_once()))
+
+
+def test_a_listwise_request_joins_the_windows_of_those_under_way(engine: Engine) -> None:
+    first_window, second_waits = threading.Event(), threading.Event()
+    batches: list[int] = []
+
+    class Watched(FirstTokenReader):
+        def read(self, prompts: Any, windows: Any, *, labels: Any) -> list[WindowOutcome]:
+            batches.append(len(prompts))
+            first_window.set()
+            assert second_waits.wait(10)
+            return super().read(prompts, windows, labels=labels)
+
+    scheduler, reader = Scheduler(), Watched(OracleModel())
+    slow, fast = (
+        pipeline_of(ListwiseRanker(OracleModel(), reader=reader, strategy=strategy, scheduler=scheduler))
+        for strategy in (Sliding(size=4, stride=2), Sliding(size=3, stride=1))
+    )
+    texts = [f"worth {worth}" for worth in range(8)]
+
+    async def both() -> tuple[EngineResult, EngineResult]:
+        one = asyncio.create_task(engine.rerank(slow, ranking_of("red", *texts)))
+        await asyncio.to_thread(first_window.wait, 10)
+        other = asyncio.create_task(engine.rerank(fast, ranking_of("red", *texts[:3])))
+        while not scheduler.waiting_windows:
+            await asyncio.sleep(0.001)
+        second_waits.set()
+        return await asyncio.gather(one, other)
+
+    one, other = asyncio.run(both())
+    assert batches == [1, 2, 1]
+    assert one.ranking.ids[0] == "7"
+    assert other.ranking.ids == ("2", "1", "0")
 
 
 def test_a_failing_stage_keeps_the_order_and_says_so(engine: Engine) -> None:

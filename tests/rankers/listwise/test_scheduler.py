@@ -60,7 +60,7 @@ def test_callers_with_different_strategies_share_batches() -> None:
         one = threads.submit(slow.rank, [candidates(8, "slow")])
         assert first_is_read.wait(WAIT_S)
         other = threads.submit(fast.rank, [candidates(3, "fast")])
-        while not scheduler._waiting:  # the second caller has queued its window
+        while not scheduler.waiting_windows:  # the second caller has queued its window
             threading.Event().wait(0.001)
         second_waits.set()
         assert one.result(WAIT_S)[0].ids[0] == "slow7"
@@ -122,7 +122,7 @@ def test_bad_input_ends_its_own_caller_only() -> None:
     scheduler, reader = Scheduler(), Watched(_refuse)
     with pytest.raises(InvalidInputError, match="too long"):
         ranker(reader, Sliding(size=4, stride=2), scheduler).rank([candidates(6, "refused")])
-    assert scheduler._waiting == []
+    assert scheduler.waiting_windows == 0
     (result,) = ranker(reader, Sliding(size=4, stride=2), scheduler).rank([candidates(6)])
     assert result.ids[0] == "q5"
 
@@ -147,13 +147,13 @@ def test_a_caller_that_is_interrupted_leaves_the_others_their_windows() -> None:
         one = threads.submit(both.rank, [candidates(6, "one")])
         assert interrupted.wait(WAIT_S)
         other = threads.submit(both.rank, [candidates(6, "other")])
-        while not scheduler._waiting:
+        while not scheduler.waiting_windows:
             threading.Event().wait(0.001)
         other_waits.set()
         with pytest.raises(KeyboardInterrupt):
             one.result(WAIT_S)
         assert other.result(WAIT_S)[0].ids[0] == "other5"
-    assert scheduler._waiting == []
+    assert scheduler.waiting_windows == 0
 
 
 def test_it_works_inside_running_event_loops() -> None:
