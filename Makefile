@@ -1,4 +1,5 @@
 # make demo          index the Python language reference, start the service, search, rerank, leave a page to open
+# make demo-loop     simulated users click, the ranking learns from them round by round, a page shows it
 # make test          install what the tests need and run them
 # make check         linters, types, architecture, docstrings, spelling
 # make format        what ruff can mend, mended
@@ -21,7 +22,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install dev models demo demo-once test check format wheel-smoke browser clean
+.PHONY: help install dev models demo demo-once demo-loop test check format wheel-smoke browser clean
 
 help:
 	@sed -n "s/^# \(make .*\)/\1/p" Makefile
@@ -39,12 +40,20 @@ $(VENV)/.dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet -c $(CONSTRAINTS) $(EDITABLE) ".[dev]"
 	touch $@
 
+# What learning from clicks takes beside serving.
+$(VENV)/.train: $(VENV)/.installed
+	$(BIN)/pip install --quiet -c $(CONSTRAINTS) $(EDITABLE) ".[train]"
+	touch $@
+
 # The model that comes with Shortlist, converted once and kept under var/.
 models: install
 	$(BIN)/shortlist models pull smollm2-135m --config $(CONFIG)
 
 demo: models
 	$(BIN)/shortlist demo --config $(CONFIG) --port $(PORT) $(DEMO_ARGS)
+
+demo-loop: $(VENV)/.train
+	$(BIN)/shortlist demo-loop --port $(PORT) $(DEMO_ARGS)
 
 demo-once: DEMO_ARGS = --once
 demo-once: demo

@@ -1,4 +1,10 @@
-"""Which pipelines are live: opened in the background, refreshed when there is a new index, checked now and then."""
+"""Which pipelines are live: opened in the background, checked now and then, and exchanged while they serve.
+
+A new index is taken over as it is. A pipeline that has a new version of a model is opened beside the one that serves,
+has to order the golden documents, and only then takes its place: by one assignment, so a request runs either the one or
+the other. Requests under way keep the one they have begun with. A version that does not get that far changes nothing,
+and is not tried again before the registry names another one.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +14,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn, Protocol
 
@@ -23,7 +29,7 @@ from rankers.errors import (
     OverloadedError,
     ShortlistError,
 )
-from rankers.pipeline import Pipeline
+from rankers.pipeline import INTERLEAVE, Pipeline, Stage
 from rankers.protocols import Retriever
 from rankers.registry import ModelCard, ModelRegistry
 from rankers.scores import unit_scores
@@ -70,13 +76,26 @@ class PipelineSource(Protocol):
         ...
 
     def open(
-        self, name: str | None = None, *, index: Path | None = None, retriever: Retriever | None = None
+        self,
+        name: str | None = None,
+        *,
+        index: Path | None = None,
+        retriever: Retriever | None = None,
+        stages: Sequence[Stage] | None = None,
     ) -> Pipeline:
-        """Open a pipeline, over the newest index; cheap when nothing has changed."""
+        """Open a pipeline, over the newest index, with the models that are live; cheap when nothing has changed."""
         ...
 
     def describe(self, name: str) -> dict[str, object]:
-        """Say what it is made of; ``retriever`` and ``stages`` are among the keys."""
+        """Say what it is made of; ``retriever``, ``stages`` and ``interleave`` (two names or None) are keys."""
+        ...
+
+    def models(self, name: str) -> Mapping[str, str]:
+        """Versions of the registry it would be opened with now, ``name@version`` by stage; loads nothing."""
+        ...
+
+    def release(self, in_use: Collection[str]) -> None:
+        """Let go of every version of the registry but these; whoever runs one keeps it until they are done."""
         ...
 
 
@@ -93,23 +112,42 @@ class _NoIndex:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """A pipeline that answers; `golden` are its scores of the golden documents, `version` names its models."""
+    """A pipeline that answers.
+
+    `golden` are its scores of the golden documents; None where it only retrieves, or interleaves others that have their
+    own. `version` names the pipeline and has a digest of its configuration and models.
+    """
 
     pipeline: Pipeline
     version: str
     golden: Mapping[str, float] | None
 
+    def version_after(self, stage: str) -> str:
+        """Name what produced an order: the version, the last stage that had its say, and the model of that stage.
+
+        ``search@1f2e3d4c5b6a/ltr:ranker@v3``; the order of an interleaved pipeline is the work of all its models.
+        """
+        models = self.pipeline.models
+        if stage == INTERLEAVE:
+            stage = "+".join(f"{own}:{model}" for own, model in models.items()) or stage
+        elif stage in models:
+            stage = f"{stage}:{models[stage]}"
+        return f"{self.version}/{stage}"
+
     @property
     def missing(self) -> str | None:
         """Why it cannot search, though it should."""
-        retriever = self.pipeline.retriever
-        return retriever.reason if isinstance(retriever, _NoIndex) else None
+        retrievers = [self.pipeline.retriever, *(arm.retriever for arm in self.pipeline.arms)]
+        return next((one.reason for one in retrievers if isinstance(one, _NoIndex)), None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
+    """Why a pipeline could not be opened with these models."""
+
     reason: str
     may_pass: bool
+    models: Mapping[str, str]
 
 
 class Catalog:
@@ -140,10 +178,17 @@ class Catalog:
         self._check_lock = asyncio.Lock()
 
     async def keep_fresh(self) -> NoReturn:
-        """Open every pipeline, then look for new indexes until cancelled; requests never wait for it."""
+        """Open every pipeline, then look for new indexes and models until cancelled; requests never wait for it."""
+        plain = [name for name in self.source.names if not self._arms(name)]
         while True:
-            for name in self.source.names:
+            for name in plain:
                 await self._refresh(name)
+            for name in self.source.names:
+                if arms := self._arms(name):
+                    self._interleave(name, arms)
+            waiting = [failure.models for failure in self._failures.values() if failure.may_pass]
+            used = [*(live.pipeline.models for live in self._live.values()), *waiting]
+            await asyncio.to_thread(self.source.release, {label for models in used for label in models.values()})
             await asyncio.sleep(self._refresh_interval_s)
 
     def for_search(self, name: str | None) -> Live:
@@ -222,39 +267,84 @@ class Catalog:
         return ModelRegistry(self.source.models_dir).cards()
 
     async def _refresh(self, name: str) -> None:
-        known, failure = self._live.get(name), self._failures.get(name)
-        if failure is not None and not failure.may_pass:
-            return
+        models: Mapping[str, str] = {}
         try:
-            pipeline = await asyncio.to_thread(self._open, name)
-            if known is not None:
-                self._live[name] = replace(known, pipeline=pipeline)
-                return
-            golden = await self._golden_scores(pipeline) if pipeline.stages else None
-            self._live[name] = Live(pipeline, await asyncio.to_thread(self._version, name), golden)
-            self._failures.pop(name, None)
+            models = await asyncio.to_thread(self.source.models, name)
+            failure = self._failures.get(name)
+            if failure is None or failure.may_pass or failure.models != models:
+                pipeline = await asyncio.to_thread(self._open, name, None)
+                await self._take_over(name, pipeline)
+                self._failures.pop(name, None)
         except (NotReadyError, NotFoundError, OverloadedError, DeadlineError) as error:
-            self._failures[name] = _Failure(str(error), may_pass=True)
+            self._fail(name, _Failure(str(error), may_pass=True, models=models))
         except Exception as error:
-            logger.error("pipeline %r cannot be opened", name, exc_info=error)
-            self._failures[name] = _Failure(str(error), may_pass=False)
+            if not isinstance(error, ShortlistError):
+                logger.error("pipeline %r cannot be opened", name, exc_info=error)
+            self._fail(name, _Failure(str(error), may_pass=False, models=models))
+        if name in self._failures and name in self._live:
+            await self._refresh_index(name, self._live[name])
 
-    def _open(self, name: str) -> Pipeline:
+    async def _refresh_index(self, name: str, live: Live) -> None:
+        """Bring the newest index to stages that serve although the registry names others."""
         try:
-            return self.source.open(name)
+            pipeline = await asyncio.to_thread(self._open, name, live.pipeline.stages)
+            await self._take_over(name, pipeline)
+        except Exception as error:  # that the pipeline cannot be opened is known; what serves goes on
+            logger.debug("pipeline %r keeps its index", name, exc_info=error)
+
+    async def _take_over(self, name: str, pipeline: Pipeline) -> None:
+        known = self._live.get(name)
+        if known is not None and known.pipeline.models == pipeline.models:
+            self._live[name] = replace(known, pipeline=pipeline)
+        else:
+            golden = await self._golden_scores(pipeline) if pipeline.stages else None
+            self._live[name] = Live(pipeline, self._version(name, pipeline), golden)
+            if known is not None:
+                logger.info("pipeline %r now runs %s", name, _listed(pipeline.models))
+
+    def _interleave(self, name: str, arms: Sequence[str]) -> None:
+        """Interleave the pipelines that are live, so that an arm runs what it runs by itself."""
+        try:
+            pipeline = Pipeline(name, arms=tuple(self._find(arm).pipeline for arm in arms))
+        except NotReadyError as error:
+            self._fail(name, _Failure(str(error), may_pass=True, models={}))
+        else:
+            self._live[name] = Live(pipeline, self._version(name, pipeline), None)
+            self._failures.pop(name, None)
+
+    def _fail(self, name: str, failure: _Failure) -> None:
+        """Keep what serves; say once why it is not what the registry names."""
+        if self._failures.get(name) != failure:
+            live = self._live.get(name)
+            kept = f"{_listed(live.pipeline.models)} goes on serving" if live is not None else "it is not live"
+            log = logger.warning if failure.may_pass and live is None else logger.error
+            log("pipeline %r cannot be opened with %s, %s: %s", name, _listed(failure.models), kept, failure.reason)
+        self._failures[name] = failure
+
+    def _open(self, name: str, stages: Sequence[Stage] | None) -> Pipeline:
+        try:
+            return self.source.open(name, stages=stages)
         except NotReadyError as error:
             if not self.source.describe(name)["stages"]:
                 raise
-            return self.source.open(name, retriever=_NoIndex(str(error)))
+            return self.source.open(name, retriever=_NoIndex(str(error)), stages=stages)
 
-    def _version(self, name: str) -> str:
-        """Name what orders documents: the pipeline, and a digest of its configuration and of the live models."""
-        models = [asdict(card) for card, live in self.cards() if live]
-        content = json.dumps([self.source.describe(name), models], sort_keys=True, default=str)
+    def _version(self, name: str, pipeline: Pipeline) -> str:
+        """Name what orders documents: the pipeline, and a digest of its configuration and of its models."""
+        described = [self.source.describe(part) for part in (name, *self._arms(name))]
+        content = json.dumps([described, pipeline.models], sort_keys=True, default=str)
         return f"{name}@{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
+    def _arms(self, name: str) -> Sequence[str]:
+        arms = self.source.describe(name).get("interleave")
+        return [str(arm) for arm in arms] if isinstance(arms, Sequence) else []
+
+    def _able(self, name: str, part: str) -> bool:
+        arms = self._arms(name)
+        return all(self._able(arm, part) for arm in arms) if arms else bool(self.source.describe(name)[part])
+
     def _choose(self, name: str | None, *, part: str, act: str) -> str:
-        able = [other for other in self.source.names if self.source.describe(other)[part]]
+        able = [other for other in self.source.names if self._able(other, part)]
         chosen = self.source.resolve(name)
         if chosen in able:
             return chosen
@@ -274,9 +364,15 @@ class Catalog:
     def _state(self, name: str) -> dict[str, object]:
         live, failure = self._live.get(name), self._failures.get(name)
         if live is None:
-            return {"search": False, "rerank": False, "reason": failure.reason if failure else "still being loaded"}
-        searches = live.pipeline.retriever is not None and live.missing is None
-        return {"search": searches, "rerank": bool(live.pipeline.stages), "reason": live.missing}
+            reason = failure.reason if failure else "still being loaded"
+            return {"search": False, "rerank": False, "reason": reason, "models": {}}
+        rejected = f"{_listed(failure.models)} was not taken over: {failure.reason}" if failure is not None else None
+        return {
+            "search": live.pipeline.searches and live.missing is None,
+            "rerank": live.pipeline.reranks,
+            "reason": live.missing or rejected,
+            "models": dict(live.pipeline.models),
+        }
 
     async def _golden_scores(self, pipeline: Pipeline) -> dict[str, float]:
         result = await self._engine.rerank(pipeline, GOLDEN)
@@ -299,3 +395,7 @@ class Catalog:
                 f"golden scores of pipeline {name!r} moved by {moved:.3f} since it was loaded, allowed are "
                 f"{GOLDEN_TOLERANCE}; restart the service"
             )
+
+
+def _listed(models: Mapping[str, str]) -> str:
+    return ", ".join(f"{stage}:{label}" for stage, label in models.items()) or "its models"

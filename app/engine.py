@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from app.batching import Batcher, BatchReport, Done
 from rankers.errors import DeadlineError, InvalidInputError, WorkerError
-from rankers.pipeline import RETRIEVE, Pipeline, Stage, StageResult
+from rankers.pipeline import RETRIEVE, Pipeline, PipelineResult, Stage, StageResult
 from rankers.protocols import JoiningRanker, Ranker, Retriever
 from rankers.types import Query, Ranking, Reading
 
@@ -37,7 +37,8 @@ class EngineResult:
     """The ranking of one query and how it came about.
 
     `stages` has the steps that were completed, `queue_s` and `inference_s` are summed over them; `partial` says that
-    the caller's deadline cut later ones off, `degraded_reason` which ones failed.
+    the caller's deadline cut later ones off, `degraded_reason` which ones failed. `arms` has, for an interleaved
+    ranking, the name of the pipeline that each place came from, or nothing where that would say nothing.
     """
 
     ranking: Ranking
@@ -46,6 +47,7 @@ class EngineResult:
     degraded_reason: str | None
     queue_s: float
     inference_s: float
+    arms: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -58,9 +60,34 @@ class EngineResult:
         return sum(stage.ranking.evidence.generated_tokens for stage in self.stages)
 
     @property
+    def feature_set(self) -> str:
+        """What the features of `features` are, ``name@version``: those of the last stage that made any."""
+        made = (stage.ranking.evidence.feature_set for stage in reversed(self.stages))
+        return next((feature_set for feature_set in made if feature_set), "")
+
+    @property
+    def features(self) -> Mapping[str, Mapping[str, float | None]]:
+        """What the learned ranker saw of the documents of the ranking; missing below its depth.
+
+        For an interleaved ranking, what was seen by the ranker of the arm that a document came from, if there is one.
+        """
+        made = [
+            (stage.name, stage.ranking.evidence.features)
+            for stage in self.stages
+            if self.feature_set and stage.ranking.evidence.feature_set == self.feature_set
+        ]
+        found: dict[str, Mapping[str, float | None]] = {}
+        for at, document_id in enumerate(self.ranking.ids):
+            own = f"{self.arms[at]}/" if self.arms else ""
+            for _, features in sorted(made, key=lambda one: one[0].startswith(own)):
+                if document_id in features:
+                    found[document_id] = features[document_id]
+        return found
+
+    @property
     def warnings(self) -> list[str]:
-        """Parts of stages that failed while the rest of the stage did its work."""
-        found = []
+        """What stages note, and parts of them that failed while the rest of the stage did its work."""
+        found = list(dict.fromkeys(note for stage in self.stages for note in stage.ranking.evidence.notes))
         for stage in self.stages:
             windows = stage.ranking.evidence.windows
             unread = [window.failure for window in windows if window.failure]
@@ -210,6 +237,9 @@ class Engine:
         """
         if k < 1:
             raise InvalidInputError(f"k is {k}, must be at least 1", field="k")
+        if pipeline.arms:
+            first, second = await _both(self.search(arm, query, k, deadline_s=deadline_s) for arm in pipeline.arms)
+            return _interleaved(pipeline, first, second, k)
         if pipeline.retriever is None:
             raise InvalidInputError(f"pipeline {pipeline.name!r} has no retriever; it can only rerank", field="model")
         if pipeline.stages:
@@ -252,6 +282,9 @@ class Engine:
         DeadlineError
             If time is up and there is no deadline.
         """
+        if pipeline.arms:
+            first, second = await _both(self.rerank(arm, ranking, deadline_s=deadline_s) for arm in pipeline.arms)
+            return _interleaved(pipeline, first, second, len(ranking))
         if not pipeline.stages:
             raise InvalidInputError(f"pipeline {pipeline.name!r} has no stages, so it cannot rerank", field="model")
         progress = self._start(deadline_s)
@@ -291,6 +324,31 @@ class Engine:
         )
         done = await _wait(future, progress)
         return progress.record(stage.name, stage.rejoin(done.result, ranking), done)
+
+
+async def _both(runs: Iterable[Coroutine[None, None, EngineResult]]) -> list[EngineResult]:
+    """Run both arms at the same time; where one fails, so does the request, and the other is given up."""
+    tasks = [asyncio.ensure_future(run) for run in runs]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _interleaved(pipeline: Pipeline, first: EngineResult, second: EngineResult, k: int) -> EngineResult:
+    drafted = pipeline.draft(
+        PipelineResult(first.ranking, first.stages), PipelineResult(second.ranking, second.stages), k
+    )
+    return EngineResult(
+        ranking=drafted.ranking,
+        stages=drafted.stages,
+        partial=first.partial or second.partial,
+        degraded_reason="; ".join(filter(None, (first.degraded_reason, second.degraded_reason))) or None,
+        queue_s=first.queue_s + second.queue_s,
+        inference_s=first.inference_s + second.inference_s,
+        arms=drafted.arms,
+    )
 
 
 async def _wait(future: Future[Done[T]], progress: _Progress) -> Done[T]:

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from app.wire.events import EVENT_TYPES
 from app.wire.forms import FORMS
 from rankers.errors import (
     DeadlineError,
@@ -160,6 +161,8 @@ def describe_validation_error(detail: Mapping[str, Any]) -> str:
     source, *path = detail["loc"]
     if path and path[0] in FORMS:
         path = path[1:]
+    elif path[:1] == ["events"] and len(path) > 2 and path[2] in EVENT_TYPES:
+        del path[2]
     name = ".".join(map(str, path)) or f"the {source}"
     value = "missing" if detail["type"] == "missing" else _shown(detail["input"])
     return f"{name} is {value}: {detail['msg']}"

@@ -13,15 +13,15 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
 from app.catalog import Catalog, PipelineSource
-from app.click_log import open_click_log
 from app.engine import Engine
 from app.errors import install_error_handlers
 from app.impressions import ImpressionLog
 from app.metrics import Metrics
 from app.observation import Observation
-from app.routes import catalog, operations, rerank, search
+from app.routes import catalog, events, operations, rerank, search
 from app.service import Service
 from app.settings import Settings
+from index.clicklog.store import open_click_log
 
 WEB = Path(__file__).parent / "web"
 
@@ -58,15 +58,19 @@ def create_app(settings: Settings | None = None, pipelines: PipelineSource | Non
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        freshness = asyncio.create_task(service.catalog.keep_fresh())
+        background: list[asyncio.Task[None]] = [asyncio.create_task(service.catalog.keep_fresh())]
+        if settings.click_log_retention_days is not None:
+            expiry = service.impressions.keep_expiring(settings.click_log_retention_days)
+            background.append(asyncio.create_task(expiry))
         try:
             yield
         finally:
-            freshness.cancel()
+            for task in background:
+                task.cancel()
             await asyncio.to_thread(service.engine.close)
             await asyncio.to_thread(closing.close)
             await asyncio.to_thread(service.impressions.close)
-            await asyncio.gather(freshness, return_exceptions=True)
+            await asyncio.gather(*background, return_exceptions=True)
 
     fastapi = FastAPI(
         title="Shortlist",
@@ -77,7 +81,7 @@ def create_app(settings: Settings | None = None, pipelines: PipelineSource | Non
     fastapi.state.service = service
     fastapi.add_middleware(Observation, metrics=service.metrics)
     install_error_handlers(fastapi)
-    for routes in (search, rerank, catalog, operations):
+    for routes in (search, events, rerank, catalog, operations):
         fastapi.include_router(routes.router)
     fastapi.mount("/web", StaticFiles(directory=WEB), name="web")
 
@@ -107,6 +111,11 @@ def _assemble(settings: Settings, pipelines: PipelineSource) -> Service:
             refresh_interval_s=settings.refresh_interval_s,
             golden_interval_s=settings.golden_interval_s,
         ),
-        impressions=ImpressionLog(open_click_log(settings.click_log_url), timeout_s=settings.click_log_timeout_s),
+        impressions=ImpressionLog(
+            open_click_log(settings.click_log_url),
+            salt=settings.click_log_salt.get_secret_value() if settings.click_log_salt else None,
+            timeout_s=settings.click_log_timeout_s,
+            report_timeout_s=settings.request_timeout_s,
+        ),
         metrics=metrics,
     )

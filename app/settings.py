@@ -25,6 +25,12 @@ class Settings(BaseSettings):
         "sqlite:///var/clicks.sqlite", description="An SQLAlchemy URL: sqlite:///FILE or postgresql+psycopg://..."
     )
     click_log_timeout_s: float = Field(2.0, gt=0, description="Longest a search waits for its impression to be stored.")
+    click_log_salt: SecretStr | None = Field(
+        None, description="For hashing keys of users and sessions; one kept in the database when not given."
+    )
+    click_log_retention_days: float | None = Field(
+        None, gt=0, description="After so many days impressions and events are deleted; never when not given."
+    )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="Keys separated by commas; where there are none, no key is asked for."
     )
@@ -40,7 +46,7 @@ class Settings(BaseSettings):
     max_batch_wait_ms: float = Field(2.0, ge=0, description="Longest a request waits for others to share its batch.")
     request_timeout_s: float = Field(60.0, gt=0, description="Longest a request takes; above it, 504.")
 
-    refresh_interval_s: float = Field(2.0, gt=0, description="How often to look for a new index.")
+    refresh_interval_s: float = Field(2.0, gt=0, description="How often to look for a new index or model version.")
     golden_interval_s: float = Field(60.0, ge=0, description="How long /ready trusts its last check of golden scores.")
 
     @field_validator("api_keys", mode="before")

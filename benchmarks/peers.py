@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,11 @@ def main() -> None:
     print(
         "| way | s | windows | tokens read | tokens/s | nDCG@10 (linear gain) |\n| --- | --- | --- | --- | --- | --- |"
     )
-    for name, run in (
-        ("shortlist, setwise heap of 3", lambda: ours(heap)),
-        ("llm-rankers, setwise heap of 3", lambda: peer(setwise)),
-    ):
+    ways: dict[str, Callable[[], tuple[list[Ranking], float, int, int]]] = {
+        "shortlist, setwise heap of 3": lambda: ours(heap),
+        "llm-rankers, setwise heap of 3": lambda: peer(setwise),
+    }
+    for name, run in ways.items():
         results, taken, windows, tokens = run()
         quality = mean(measured(results, wanted))
         print(f"| {name} | {taken:.1f} | {windows} | {tokens:,} | {tokens / taken:,.0f} | {quality:.4f} |", flush=True)

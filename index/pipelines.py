@@ -7,20 +7,20 @@ evaluation open the same pipelines through it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from index.directory import IndexDirectory
-from index.stages import StageSpec, load_ranker
+from index.stages import ModelSource, StageSpec, find_model, load_ranker
 from rankers.errors import ConfigError, NotFoundError
 from rankers.fusion import reciprocal_rank_fusion, weighted_fusion
 from rankers.pipeline import Pipeline, Stage
-from rankers.protocols import Ranker, Retriever
+from rankers.protocols import Retriever
 from rankers.sources import resolve_model
 from rankers.types import Ranking
 
@@ -59,10 +59,20 @@ RetrieverSpec = Annotated[BM25Spec | DenseSpec | HybridSpec, Field(discriminator
 
 
 class PipelineSpec(_Spec):
-    """One pipeline; without a retriever it only reranks."""
+    """One pipeline; without a retriever it only reranks. Or two pipelines by name, whose rankings are interleaved."""
 
     retriever: RetrieverSpec | None = None
     stages: tuple[StageSpec, ...] = ()
+    interleave: tuple[str, str] | None = None
+
+    @model_validator(mode="after")
+    def _interleaves_or_has_parts(self) -> PipelineSpec:
+        if self.interleave and (self.retriever or self.stages or len(set(self.interleave)) < 2):
+            raise ValueError(
+                f"interleave is {list(self.interleave)}; it takes two different pipelines, and no retriever or stages "
+                "beside them"
+            )
+        return self
 
 
 class PipelinesSpec(_Spec):
@@ -108,6 +118,13 @@ def load_pipelines(path: Path) -> Pipelines:
     for entry, name in named.items():
         if name not in spec.pipelines:
             raise ConfigError(f"{path}: {entry} is {name!r}, which is not one of {', '.join(spec.pipelines)}")
+    plain = [name for name, pipeline in spec.pipelines.items() if pipeline.interleave is None]
+    for entry, pipeline in spec.pipelines.items():
+        for arm in pipeline.interleave or ():
+            if arm not in plain:
+                raise ConfigError(
+                    f"{path}: pipelines.{entry}.interleave has {arm!r}, which is not one of {', '.join(plain)}"
+                )
     return Pipelines(spec, path.parent)
 
 
@@ -119,7 +136,8 @@ def _explain(error: ValidationError) -> str:
 class Pipelines:
     """Opens pipelines by name. What two of them use, an index or a model, is loaded once.
 
-    A pipeline opened again after `shortlist index build` has finished runs over the new index.
+    A pipeline opened again after `shortlist index build` has finished runs over the new index; opened again after
+    another version of one of its models has become live, it runs that one. Pipelines opened before go on as they were.
 
     Parameters
     ----------
@@ -134,6 +152,8 @@ class Pipelines:
         self.index_dir = folder / spec.index
         self.models_dir = folder / spec.models_dir
         self._opened: dict[tuple[object, ...], Any] = {}
+        self._models: dict[ModelSource, dict[tuple[object, ...], Any]] = {}
+        self._closables: list[Any] = []
         self._versions: dict[Path, object] = {}
         self._lock = threading.RLock()
 
@@ -179,17 +199,43 @@ class Pipelines:
         """Say what a pipeline is made of, ready for JSON."""
         return {"name": name, **self.spec.pipelines[self.resolve(name)].model_dump(mode="json")}
 
+    def models(self, name: str) -> dict[str, str]:
+        """Versions of the registry the pipeline would be opened with now, ``name@version`` by stage; loads nothing."""
+        spec = self.spec.pipelines[self.resolve(name)]
+        found = {stage.name: find_model(stage, models_dir=self.models_dir).label for stage in spec.stages}
+        arms = {f"{arm}/{stage}": label for arm in spec.interleave or () for stage, label in self.models(arm).items()}
+        return {stage: label for stage, label in found.items() if label} | arms
+
+    def release(self, in_use: Collection[str]) -> None:
+        """Let go of models of the registry; whoever still runs one keeps it until they are done.
+
+        Parameters
+        ----------
+        in_use
+            The versions not to let go of, as ``name@version``.
+        """
+        with self._lock:
+            for source in [source for source in self._models if source.label and source.label not in in_use]:
+                del self._models[source]
+
     def needs_dense(self, name: str) -> str | None:
         """Name of the encoder a pipeline's index must have been built with, None if it needs no vectors."""
-        retriever = self.spec.pipelines[self.resolve(name)].retriever
-        return self.spec.encoder if isinstance(retriever, DenseSpec | HybridSpec) else None
+        spec = self.spec.pipelines[self.resolve(name)]
+        arms = [self.needs_dense(arm) for arm in spec.interleave or ()]
+        dense = isinstance(spec.retriever, DenseSpec | HybridSpec) or any(arms)
+        return self.spec.encoder if dense else None
 
     def encoder(self) -> Encoder:
         """The encoder of the configuration, loaded."""
         return self._once(("encoder", self.spec.encoder), self._load_encoder)
 
     def open(
-        self, name: str | None = None, *, index: Path | None = None, retriever: Retriever | None = None
+        self,
+        name: str | None = None,
+        *,
+        index: Path | None = None,
+        retriever: Retriever | None = None,
+        stages: Sequence[Stage] | None = None,
     ) -> Pipeline:
         """Open a pipeline; models and indexes load on first use.
 
@@ -201,6 +247,8 @@ class Pipelines:
             An index directory instead of the configured one.
         retriever
             A first stage instead of the configured one.
+        stages
+            Stages opened before, instead of what the configuration and the registry say now.
 
         Returns
         -------
@@ -216,29 +264,44 @@ class Pipelines:
         """
         name = self.resolve(name)
         spec = self.spec.pipelines[name]
+        if spec.interleave is not None:
+            arms = tuple(self.open(arm, index=index, retriever=retriever) for arm in spec.interleave)
+            return Pipeline(name, arms=arms)
         with self._lock:
             if retriever is None and spec.retriever is not None:
                 retriever = self._retriever(spec.retriever, index or self.index_dir)
-            stages = tuple(
-                Stage(stage.name, self._once(("ranker", stage), partial(self._load_ranker, stage)), stage.depth)
-                for stage in spec.stages
-            )
-        return Pipeline(name, retriever, stages)
+            opened = tuple(stages) if stages is not None else tuple(self._stage(stage) for stage in spec.stages)
+        return Pipeline(name, retriever, opened)
 
     def close(self) -> None:
         """Close the connections of models that run on servers; nothing opened here may be used after it."""
         with self._lock:
-            for key, opened in self._opened.items():
-                if key[0] == "llm" and hasattr(opened, "close"):
-                    opened.close()
+            for model in self._closables:
+                model.close()
+            self._closables.clear()
             self._opened.clear()
+            self._models.clear()
 
     def _once(self, key: tuple[object, ...], load: Callable[[], T]) -> T:
         with self._lock:
-            if key not in self._opened:
-                self._opened[key] = load()
-            opened: T = self._opened[key]
+            return _remembered(self._opened, key, load)
+
+    def _stage(self, spec: StageSpec) -> Stage:
+        source = find_model(spec, models_dir=self.models_dir)
+        loaded = self._models.setdefault(source, {})
+
+        def once(key: tuple[Hashable, ...], load: Callable[[], T]) -> T:
+            if key[0] == "encoder":  # which queries use too
+                return self._once(key, load)
+            new = key not in loaded
+            opened = _remembered(loaded, key, load)
+            if new and key[0] == "llm" and hasattr(opened, "close"):
+                # Connections to a server: requests may use them for as long as anything is opened here.
+                self._closables.append(opened)
             return opened
+
+        ranker = once(("ranker", spec), lambda: load_ranker(spec, source, models_dir=self.models_dir, once=once))
+        return Stage(spec.name, ranker, spec.depth, model=source.label)
 
     def _retriever(self, spec: BM25Spec | DenseSpec | HybridSpec, root: Path) -> Retriever:
         directory = self._once(("index", root), partial(IndexDirectory, root))
@@ -267,13 +330,17 @@ class Pipelines:
         both = [self._retriever(part, root) for part in (BM25Spec(kind="bm25"), DenseSpec(kind="dense"))]
         return HybridRetriever(both, _fusion(spec), depth=spec.depth)
 
-    def _load_ranker(self, stage: StageSpec) -> Ranker:
-        return load_ranker(stage, models_dir=self.models_dir, once=self._once)
-
     def _load_encoder(self) -> Encoder:
         from index.encoders import Encoder
 
         return Encoder(resolve_model(self.spec.encoder, models_dir=self.models_dir))
+
+
+def _remembered(loaded: dict[tuple[object, ...], Any], key: tuple[object, ...], load: Callable[[], T]) -> T:
+    if key not in loaded:
+        loaded[key] = load()
+    found: T = loaded[key]
+    return found
 
 
 def _fusion(spec: HybridSpec) -> Callable[[Sequence[Ranking]], Ranking]:

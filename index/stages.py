@@ -26,6 +26,7 @@ from rankers.listwise.strategies.sliding import Sliding
 from rankers.listwise.strategies.tournament import Tournament
 from rankers.listwise.windows import Reader, Strategy, check_pair
 from rankers.protocols import Ranker
+from rankers.registry import ModelRegistry
 from rankers.sources import resolve_model
 
 if TYPE_CHECKING:
@@ -234,8 +235,28 @@ class LateInteractionSpec(_StageSpec):
     prune: float | None = Field(None, gt=0, le=1)
 
 
+class LtrSpec(_StageSpec):
+    """Reorder by a model learned over features; before a version of it is live, the incoming order is kept.
+
+    `feature_set` is the name of a packaged set or a YAML file. `encoder` is an embedding model for the set's `cosine`
+    feature, which costs a forward pass over every document.
+    """
+
+    kind: Literal["ltr"]
+    name: str = "ltr"
+    depth: int = Field(100, ge=1)
+    feature_set: str = "default"
+    encoder: str | None = None
+
+    @model_validator(mode="after")
+    def _one_order(self) -> LtrSpec:
+        if self.both_orders:
+            raise ValueError("both_orders shows lists reversed, and ranks are features of this stage; leave it out")
+        return self
+
+
 StageSpec = Annotated[
-    ListwiseSpec | YesNoSpec | QueryLikelihoodSpec | PairwiseSpec | CrossEncoderSpec | LateInteractionSpec,
+    ListwiseSpec | YesNoSpec | QueryLikelihoodSpec | PairwiseSpec | CrossEncoderSpec | LateInteractionSpec | LtrSpec,
     Field(discriminator="kind"),
 ]
 
@@ -248,13 +269,59 @@ class Once(Protocol):
         ...
 
 
-def load_ranker(spec: StageSpec, *, models_dir: Path, once: Once) -> Ranker:
+@dataclasses.dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where the model of a stage is now: what loads it, and its name in the registry or nothing.
+
+    `path` is a folder or a hub name; empty for a learned ranker that has no live version.
+    """
+
+    path: str
+    label: str
+
+
+def find_model(spec: StageSpec, *, models_dir: Path) -> ModelSource:
+    """Find the model of a stage without loading it; what is live in the registry may be another one every time.
+
+    Parameters
+    ----------
+    spec
+        From the configuration.
+    models_dir
+        The model registry.
+
+    Returns
+    -------
+    ModelSource
+        For `load_ranker`.
+
+    Raises
+    ------
+    NotFoundError
+        If nothing goes by that name.
+    """
+    registry = ModelRegistry(models_dir)
+    if isinstance(spec, LtrSpec) and not Path(spec.model).is_dir():
+        live = registry.live(spec.model)
+        if live is None:
+            return ModelSource("", "")
+        path = str(live)
+    elif isinstance(spec, _LanguageModelSpec) and spec.server is not None and spec.server.kind == "chat":
+        return ModelSource(spec.model, "")  # nothing of it is loaded here
+    else:
+        path = resolve_model(spec.model, models_dir=models_dir)
+    return ModelSource(path, registry.label(Path(path)) or "")
+
+
+def load_ranker(spec: StageSpec, source: ModelSource, *, models_dir: Path, once: Once) -> Ranker:
     """Make the ranker of a stage.
 
     Parameters
     ----------
     spec
         From the configuration.
+    source
+        From `find_model`.
     models_dir
         The model registry.
     once
@@ -272,7 +339,12 @@ def load_ranker(spec: StageSpec, *, models_dir: Path, once: Once) -> Ranker:
     ConfigError
         If it cannot be used as the stage says.
     """
-    ranker = _load(spec, models_dir=models_dir, once=once)
+    if isinstance(spec, LtrSpec):
+        from index.learned import load_learned
+
+        ranker: Ranker = load_learned(spec, source, models_dir=models_dir, once=once)
+    else:
+        ranker = _load(spec, source.path, once)
     if spec.both_orders:
         from rankers.consistency import BothOrders
 
@@ -284,11 +356,11 @@ def load_ranker(spec: StageSpec, *, models_dir: Path, once: Once) -> Ranker:
     return ranker
 
 
-def _load(spec: StageSpec, *, models_dir: Path, once: Once) -> Ranker:
-    if isinstance(spec, _LanguageModelSpec) and spec.server is not None and spec.server.kind == "chat":
-        path = spec.model  # nothing of it is loaded here
-    else:
-        path = resolve_model(spec.model, models_dir=models_dir)
+def _load(
+    spec: ListwiseSpec | YesNoSpec | QueryLikelihoodSpec | PairwiseSpec | CrossEncoderSpec | LateInteractionSpec,
+    path: str,
+    once: Once,
+) -> Ranker:
     if isinstance(spec, CrossEncoderSpec):
         from rankers.pointwise import CrossEncoderScorer, PointwiseRanker
 

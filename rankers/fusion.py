@@ -8,6 +8,7 @@ Learning Methods", SIGIR 2009. Weighted fusion: a convex combination of min-max 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rankers.errors import InvalidInputError
 from rankers.types import Document, Ranking, ScoreKind
@@ -121,4 +122,5 @@ def _sum(rankings: Sequence[Ranking], contributions: Sequence[dict[str, float]])
         for document in ranking.documents:
             documents.setdefault(document.id, document)
     scores = [sum(part.get(document_id, 0.0) for part in contributions) for document_id in documents]
-    return Ranking.from_scores(rankings[0].query, list(documents.values()), scores, score_kind=ScoreKind.FUSION)
+    fused = Ranking.from_scores(rankings[0].query, list(documents.values()), scores, score_kind=ScoreKind.FUSION)
+    return replace(fused, parts=tuple(rankings))

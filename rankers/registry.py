@@ -1,20 +1,27 @@
-"""Models on disk: one immutable directory per version, and a pointer to the one that is live."""
+"""Models on disk: one immutable directory per version, a pointer to the one that is live, and who moved it when."""
 
 from __future__ import annotations
 
+import fcntl
+import getpass
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from rankers.errors import InvalidInputError, NotFoundError
 
 CARD_FILE = "model_card.json"
 LIVE_FILE = "LIVE"
+HISTORY_FILE = "HISTORY.jsonl"
+LOCK_FILE = ".lock"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -22,8 +29,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 class ModelCard:
     """Where a model comes from and how good it is.
 
-    `kind` is what loads it (``causal-lm``, ``encoder``, ``cross-encoder``), `data_hash` identifies its training data
-    or, for a model taken over, the file it was made from; `parent` is the version it was trained from.
+    `kind` is what loads it (``causal-lm``, ``encoder``, ``cross-encoder``, ``ltr``), `data_hash` identifies its
+    training data or, for a model taken over, the file it was made from; `parent` is the version it was trained from.
+    `feature_set` names the numbers a learned ranker was trained on, as ``name@version``.
     """
 
     name: str
@@ -34,10 +42,37 @@ class ModelCard:
     data_hash: str
     parent: str | None = None
     measures: Mapping[str, float] = field(default_factory=dict)
+    feature_set: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What logs call it: ``name@version``."""
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """A move of the live pointer: from `previous` to `version`, at an ISO 8601 time in UTC."""
+
+    at: str
+    action: Literal["promote", "rollback"]
+    version: str
+    previous: str | None
+    who: str
+    why: str
 
 
 class ModelRegistry:
-    """The models under one folder: ``<root>/<name>/<version>/`` with a card in each, ``<root>/<name>/LIVE``.
+    """The models under one folder.
+
+    ::
+
+        <root>/<name>/<version>/        a model and its card, never changed once it is there
+        <root>/<name>/LIVE              the version that serves
+        <root>/<name>/HISTORY.jsonl     every move of that pointer, oldest first; only ever appended to
+
+    Readers need no lock: a version appears whole, and the pointer moves by one rename. Writers of one model take turns,
+    also those of other processes.
 
     Parameters
     ----------
@@ -48,8 +83,8 @@ class ModelRegistry:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def add(self, card: ModelCard, write: Callable[[Path], None]) -> Path:
-        """Add a version and make it live.
+    def add(self, card: ModelCard, write: Callable[[Path], None], promote: bool = True, *, why: str = "added") -> Path:
+        """Add a version.
 
         Parameters
         ----------
@@ -57,6 +92,10 @@ class ModelRegistry:
             Stored beside the model.
         write
             Called with an empty folder to fill. The version appears only after it has returned.
+        promote
+            Whether to make it live.
+        why
+            For the history, if it is made live.
 
         Returns
         -------
@@ -68,13 +107,9 @@ class ModelRegistry:
         InvalidInputError
             If a name cannot be a folder, or the version exists.
         """
-        for part in (card.name, card.version):
-            if not _NAME.fullmatch(part):
-                raise InvalidInputError(f"{part!r} must match {_NAME.pattern} to name a model folder", field="name")
-        home = self.root / card.name
-        target = home / card.version
-        if target.exists():
-            raise InvalidInputError(f"model {card.name!r} has a version {card.version!r}; versions are never changed")
+        home = self._home(card.name)
+        target = home / _folder_name(card.version)
+        _refuse_second(card, target)
         home.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".incoming-", dir=home))
         try:
@@ -83,15 +118,18 @@ class ModelRegistry:
             # Temporary folders are for their owner alone; a model is for every user of the machine.
             for path in (staging, *staging.rglob("*")):
                 path.chmod(0o755 if path.is_dir() else 0o644)
-            staging.rename(target)
+            with self._lock(card.name):
+                _refuse_second(card, target)
+                staging.rename(target)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
-        self.promote(card.name, card.version)
+        if promote:
+            self.promote(card.name, card.version, why=why)
         return target
 
-    def promote(self, name: str, version: str) -> None:
-        """Make a version live: one atomic rename.
+    def promote(self, name: str, version: str, *, who: str | None = None, why: str = "") -> None:
+        """Make a version live: one atomic rename. Nothing happens, and nothing is noted, if it is live already.
 
         Parameters
         ----------
@@ -99,23 +137,81 @@ class ModelRegistry:
             A model in this registry.
         version
             One of its versions.
+        who
+            For the history; the user of this process if not given.
+        why
+            For the history.
 
         Raises
         ------
         NotFoundError
             If there is no such version.
         """
-        home = self.root / name
-        if not (home / version / CARD_FILE).is_file():
-            raise NotFoundError(f"model {name!r} has no version {version!r} under {self.root}")
-        staged = home / f".{LIVE_FILE}.{os.getpid()}"
-        staged.write_text(version + "\n")
-        staged.replace(home / LIVE_FILE)
+        self.card(name, version)
+        with self._lock(name):
+            if self.live_version(name) != version:
+                self._move(name, version, "promote", who=who, why=why)
+
+    def rollback(self, name: str, *, who: str | None = None, why: str = "") -> str:
+        """Make the version live that was so before the last promotion; again, and it is the one before that.
+
+        Parameters
+        ----------
+        name
+            A model in this registry.
+        who
+            For the history; the user of this process if not given.
+        why
+            For the history.
+
+        Returns
+        -------
+        str
+            The version that is live now.
+
+        Raises
+        ------
+        NotFoundError
+            If no earlier version was live, or none of them exists any more.
+        """
+        with self._lock(name):
+            live = self.live_version(name)
+            for version in reversed(self._promoted(name)[:-1]):
+                if version != live and (self._home(name) / version / CARD_FILE).is_file():
+                    self._move(name, version, "rollback", who=who, why=why)
+                    return version
+        raise NotFoundError(
+            f"model {name!r} has no version that was live before {self.live_version(name)!r}; promote one by name"
+        )
+
+    def live_version(self, name: str) -> str | None:
+        """Version that is live, None where the registry has no such model, or none of it is live."""
+        try:
+            return (self.root / name / LIVE_FILE).read_text().strip() or None
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def live(self, name: str) -> Path | None:
-        """Directory of the live version, or None where the registry has no such model."""
-        pointer = self.root / name / LIVE_FILE
-        return pointer.parent / pointer.read_text().strip() if pointer.is_file() else None
+        """Directory of the live version, None where there is none."""
+        version = self.live_version(name)
+        return self.root / name / version if version is not None else None
+
+    def label(self, folder: Path) -> str | None:
+        """Name a model's directory as logs do, ``name@version``; None if it is none of this registry."""
+        name, version = folder.parent.name, folder.name
+        return f"{name}@{version}" if folder.parent.parent.resolve() == self.root.resolve() else None
+
+    def card(self, name: str, version: str | None = None) -> ModelCard:
+        """Card of a version, or of the live one; raises `NotFoundError` naming the versions there are."""
+        version = version if version is not None else self.live_version(name)
+        path = self._home(name) / _folder_name(version) / CARD_FILE if version is not None else None
+        if path is None or not path.is_file():
+            known = [card.version for card, _ in self.cards() if card.name == name]
+            raise NotFoundError(
+                f"model {name!r} has no {f'version {version!r}' if version else 'live version'} under {self.root}; "
+                f"it has {', '.join(known) or 'none at all'}"
+            )
+        return _read_card(path)
 
     def cards(self) -> list[tuple[ModelCard, bool]]:
         """Every version's card and whether it is live, by name and version."""
@@ -123,6 +219,109 @@ class ModelRegistry:
         for path in sorted(self.root.glob(f"*/*/{CARD_FILE}")):
             if path.parent.name.startswith("."):
                 continue
-            card = ModelCard(**json.loads(path.read_text()))
-            found.append((card, self.live(card.name) == path.parent))
+            card = _read_card(path)
+            found.append((card, self.live_version(card.name) == card.version))
         return found
+
+    def history(self, name: str) -> list[Promotion]:
+        """Every move of the live pointer, oldest first."""
+        path = self._home(name) / HISTORY_FILE
+        lines = path.read_text().splitlines() if path.is_file() else []
+        return [Promotion(**json.loads(line)) for line in lines]
+
+    def compare(self, name: str, versions: Sequence[str]) -> dict[str, list[float | None]]:
+        """Put the measures of versions side by side.
+
+        Parameters
+        ----------
+        name
+            A model in this registry.
+        versions
+            Any of its versions, V of them.
+
+        Returns
+        -------
+        dict
+            V values by measure, in the order of `versions`; None where a card does not have it.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such version.
+        """
+        cards = [self.card(name, version) for version in versions]
+        measures = dict.fromkeys(measure for card in cards for measure in card.measures)
+        return {measure: [card.measures.get(measure) for card in cards] for measure in measures}
+
+    def _promoted(self, name: str) -> list[str]:
+        """Versions as they went live, the live one last, without those that were rolled back."""
+        stack: list[str] = []
+        for move in self.history(name):
+            _settle_on(stack, move.previous)
+            if move.action == "promote":
+                stack.append(move.version)
+            elif move.version in stack:
+                del stack[len(stack) - stack[::-1].index(move.version) :]
+        _settle_on(stack, self.live_version(name))
+        return stack
+
+    def _move(
+        self, name: str, version: str, action: Literal["promote", "rollback"], *, who: str | None, why: str
+    ) -> None:
+        """Move the pointer, then note it; the caller holds the lock."""
+        home = self._home(name)
+        moment = datetime.now(UTC).isoformat(timespec="seconds")
+        note = Promotion(moment, action, version, self.live_version(name), who or _user(), why)
+        staged = home / f".{LIVE_FILE}"
+        with staged.open("w") as file:
+            file.write(version + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        staged.replace(home / LIVE_FILE)
+        with (home / HISTORY_FILE).open("a") as file:
+            file.write(json.dumps(asdict(note)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _home(self, name: str) -> Path:
+        return self.root / _folder_name(name)
+
+    @contextmanager
+    def _lock(self, name: str) -> Iterator[None]:
+        home = self._home(name)
+        if not home.is_dir():
+            raise NotFoundError(f"no model {name!r} under {self.root}")
+        descriptor = os.open(home / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _settle_on(stack: list[str], live: str | None) -> None:
+    """Add what was live although no promotion says so: an older registry, or a crash before the note was written."""
+    if live is not None and (not stack or stack[-1] != live):
+        stack.append(live)
+
+
+def _folder_name(part: str) -> str:
+    if not _NAME.fullmatch(part):
+        raise InvalidInputError(f"{part!r} must match {_NAME.pattern} to name a model folder", field="name")
+    return part
+
+
+def _refuse_second(card: ModelCard, target: Path) -> None:
+    if target.exists():
+        raise InvalidInputError(f"model {card.name!r} has a version {card.version!r}; versions are never changed")
+
+
+def _read_card(path: Path) -> ModelCard:
+    return ModelCard(**json.loads(path.read_text()))
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a user without a name
+        return f"uid {os.getuid()}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -124,12 +124,17 @@ class Evidence:
 
     `tokens` counts every token read, `generated_tokens` every token written, `readings` says per document id how much
     of it was read, `windows` keeps what a listwise ranker found so that scores can be calibrated and explained.
+    `features` are the numbers a learned ranker was shown, by document id and name, None where one was missing, and
+    `feature_set` names what they mean. `notes` are what the caller should know.
     """
 
     tokens: int = 0
     generated_tokens: int = 0
     readings: Mapping[str, Reading] = field(default_factory=dict)
     windows: tuple[WindowEvidence, ...] = ()
+    features: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    feature_set: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,8 @@ class Ranking:
     """An ordered list of documents for one query.
 
     Build it with `from_scores` or `from_order`, which hold the invariants: ranks count from 1, scores never increase,
-    document ids are unique. `previous` is the ranking a ranker was given, with its scores as they were.
+    document ids are unique. `previous` is the ranking a ranker was given, with its scores as they were; `parts` are the
+    rankings this one was put together from: those that were fused, or the head that was joined to its rest.
     """
 
     query: Query
@@ -145,6 +151,7 @@ class Ranking:
     score_kind: ScoreKind
     previous: Ranking | None = None
     evidence: Evidence = field(default_factory=Evidence)
+    parts: tuple[Ranking, ...] = ()
 
     @classmethod
     def from_scores(
@@ -286,6 +293,14 @@ class Ranking:
         while ranking.previous is not None:
             ranking = ranking.previous
         return ranking
+
+    def history(self) -> Iterator[Ranking]:
+        """This ranking, its parts, and the same of every ranking before it: the latest first."""
+        ranking: Ranking | None = self
+        while ranking is not None:
+            yield ranking
+            yield from ranking.parts
+            ranking = ranking.previous
 
     def top(self, k: int) -> Ranking:
         """Keep the first `k` places; a `k` above the length keeps all."""

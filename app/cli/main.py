@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 
 import typer
 
-from app.cli import demo, documents, models, rank, serve
+from app.cli import demo, demo_loop, documents, log, models, rank, serve
 from app.cli.console import err
 from rankers.errors import ShortlistError
 
@@ -30,7 +30,9 @@ def build_cli() -> typer.Typer:
     cli.command("search")(rank.search)
     cli.command("rerank")(rank.rerank)
     cli.add_typer(models.cli, name="models")
+    cli.add_typer(log.cli, name="log")
     cli.command("demo")(demo.demo)
+    cli.command("demo-loop")(demo_loop.demo_loop)
     for plugin in sorted(entry_points(group=PLUGIN_GROUP), key=lambda plugin: plugin.name):
         loaded = plugin.load()
         if isinstance(loaded, typer.Typer):

@@ -1,20 +1,18 @@
-"""Searches and clicks as they look on the wire."""
+"""Searches as they look on the wire."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.engine import EngineResult
+from app.wire.events import LayoutName, SessionKey, UserKey
 from app.wire.forms import Milliseconds, QueryText
 from app.wire.replies import ResultMeta, StageOrder, finite, result_meta, stage_report
 from rankers.pipeline import StageResult
 from rankers.scores import unit_scores
 from rankers.types import Document, ScoredDocument, ScoreKind
-
-# PostgreSQL stores every character but NUL.
-Identifier = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]+$")]
 
 
 class SearchRequest(BaseModel):
@@ -30,6 +28,10 @@ class SearchRequest(BaseModel):
     top_k: int | None = Field(None, ge=1, description="Results wanted; 10 when not given.")
     deadline_ms: Milliseconds | None = Field(None, description="After it, the best order so far is good enough.")
     explain: bool | None = Field(None, description="Add the features of documents, and the windows stages looked at.")
+    log: bool | None = Field(None, description="Whether to log what is shown; yes when not given.")
+    session: SessionKey | None = None
+    user: UserKey | None = None
+    layout: LayoutName | None = Field(None, description="How results are shown: 'list', or 'grid:COLUMNS'.")
 
 
 class FoundDocument(BaseModel):
@@ -51,7 +53,7 @@ class Place(BaseModel):
 
 
 class FoundResult(BaseModel):
-    """One place of the final list; `stages` has its places before."""
+    """One place of the final list; `stages` has its places before, in those stages that saw it."""
 
     document: FoundDocument
     rank: int
@@ -76,7 +78,7 @@ class ExplainedWindow(BaseModel):
 
 
 class SearchReply(BaseModel):
-    """A short list. Clicks go to /v1/events with its `impression_id`, which is null if it could not be logged."""
+    """A short list. Clicks go to /v1/events with its `impression_id`, which is null if it is not logged."""
 
     id: str
     impression_id: str | None
@@ -85,33 +87,6 @@ class SearchReply(BaseModel):
     stages: list[StageOrder]
     meta: ResultMeta
     explain: list[ExplainedWindow] | None = None
-
-
-class SentEvent(BaseModel):
-    """A click."""
-
-    id: Identifier | None = Field(None, description="Makes sending it twice harmless; made up when not given.")
-    impression_id: Identifier
-    document_id: Identifier
-    position: int | None = Field(None, ge=1, description="Where it was shown; known from the impression.")
-    clicked_at: AwareDatetime | None = Field(None, description="With a time zone; now when not given.")
-
-
-class EventsRequest(BaseModel):
-    """Clicks on documents of impressions."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"events": [{"impression_id": "0b2f", "document_id": "with-statement"}]}]}
-    )
-
-    events: Annotated[list[SentEvent], Field(min_length=1)]
-
-
-class EventsReply(BaseModel):
-    """What is stored now, for good: all `ids`, of which `added` were not known before."""
-
-    ids: list[str]
-    added: int
 
 
 def search_reply(
@@ -128,7 +103,7 @@ def search_reply(
     reply_id
         Identifies the reply.
     impression_id
-        For clicks.
+        For events; None if there is none.
     warnings
         What the caller should know.
     explain
@@ -146,7 +121,11 @@ def search_reply(
             rank=item.rank,
             score=finite(item.score),
             relevance_score=score,
-            stages={stage.name: _place(stage, places[stage.name][item.document.id]) for stage in result.stages},
+            stages={
+                stage.name: _place(stage, places[stage.name][item.document.id])
+                for stage in result.stages
+                if item.document.id in places[stage.name]  # an arm need not have found what the other one did
+            },
         )
         for item, score in zip(result.ranking.items, unit_scores(result.ranking), strict=True)
     ]

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-import sqlalchemy as sa
 import uvicorn
 from fastapi import FastAPI
 
 from app.catalog import PipelineSource
 from app.main import create_app
 from app.settings import Settings
+from tests.postgres import empty_schema
 
-DEFAULT_POSTGRES = "postgresql+psycopg://root@127.0.0.1:5432/test"
 READY_S = 60
 
 Serve = Callable[..., httpx.Client]
@@ -77,21 +74,6 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 @pytest.fixture
 def postgres_url() -> Iterator[str]:
-    """An empty schema in a PostgreSQL database; without one, tests fail, for the code would go untested."""
-    url = sa.make_url(os.environ.get("SHORTLIST_TEST_POSTGRES", DEFAULT_POSTGRES))
-    schema = f"shortlist_test_{uuid.uuid4().hex[:12]}"
-    engine = sa.create_engine(url, connect_args={"connect_timeout": 5})
-    try:
-        with engine.begin() as connection:
-            connection.execute(sa.text(f"CREATE SCHEMA {schema}"))
-    except sa.exc.OperationalError as error:
-        pytest.fail(
-            f"no PostgreSQL at {url}: {error.orig}\n"
-            "Start one, for example with `docker compose up -d postgres`, and name it in "
-            "SHORTLIST_TEST_POSTGRES=postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
-        )
-    within = url.update_query_dict({"options": f"-csearch_path={schema}"})
-    yield within.render_as_string(hide_password=False)
-    with engine.begin() as connection:
-        connection.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
-    engine.dispose()
+    """An empty schema in a PostgreSQL database."""
+    with empty_schema() as url:
+        yield url

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from rankers.errors import NotFoundError
@@ -133,10 +133,21 @@ class FakePipelines:
         return chosen
 
     def open(
-        self, name: str | None = None, *, index: Path | None = None, retriever: Retriever | None = None
+        self,
+        name: str | None = None,
+        *,
+        index: Path | None = None,
+        retriever: Retriever | None = None,
+        stages: Sequence[Stage] | None = None,
     ) -> Pipeline:
         pipeline = self.openers[self.resolve(name)]()
-        return pipeline if retriever is None else Pipeline(pipeline.name, retriever, pipeline.stages)
+        return Pipeline(pipeline.name, retriever or pipeline.retriever, tuple(stages or pipeline.stages))
+
+    def models(self, name: str) -> Mapping[str, str]:
+        return {}
+
+    def release(self, in_use: Collection[str]) -> None:
+        """Nothing is remembered here."""
 
     def describe(self, name: str) -> dict[str, object]:
         return {

@@ -183,9 +183,9 @@ def test_ready_says_what_each_pipeline_can_do(serve: Serve) -> None:
     while "loaded" in str(states := client.get("/ready").json()["pipelines"]):
         assert time.monotonic() < ends_at
     assert states == {
-        "words": {"search": False, "rerank": True, "reason": None},
-        "find": {"search": False, "rerank": False, "reason": "no index; run: shortlist index build"},
-        "broken": {"search": False, "rerank": False, "reason": "model is a teapot"},
+        "words": {"search": False, "rerank": True, "reason": None, "models": {}},
+        "find": {"search": False, "rerank": False, "reason": "no index; run: shortlist index build", "models": {}},
+        "broken": {"search": False, "rerank": False, "reason": "model is a teapot", "models": {}},
     }
     reply = client.post("/v1/rerank", json={**RERANK, "model": "broken"})
     assert reply.status_code == 503
@@ -197,7 +197,9 @@ def test_a_pipeline_without_its_index_reranks_and_searches_once_there_is_one(ser
     ranker = WordRanker()
 
     class Source(FakePipelines):
-        def open(self, name: object = None, *, index: object = None, retriever: object = None) -> Pipeline:
+        def open(
+            self, name: object = None, *, index: object = None, retriever: object = None, stages: object = None
+        ) -> Pipeline:
             if retriever is None and not built.is_set():
                 raise NotReadyError("no index; run: shortlist index build")
             chosen = retriever or WordRetriever([Document("a", "red")])

@@ -21,7 +21,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from index.directory import IndexDirectory
 from index.encoders import Encoder
 from index.sources import read_documents
-from rankers.events import Click
+from rankers.events import Event
 
 CONFIG = """
 models_dir: {models_dir}
@@ -143,10 +143,10 @@ def test_a_query_shows_both_lists_and_a_click_is_logged(browser: Chrome, service
     assert [(click.document_id, click.position) for click in _clicks(folder)] == [(after[1], 2)]
 
 
-def _clicks(folder: Path) -> list[Click]:
-    from app.click_log import open_click_log
+def _clicks(folder: Path) -> list[Event]:
+    from index.clicklog.store import open_click_log
 
-    return list(open_click_log(f"sqlite:///{folder}/var/clicks.sqlite").clicks())
+    return [event for _, event in open_click_log(f"sqlite:///{folder}/var/clicks.sqlite").events()]
 
 
 def test_an_error_is_shown_in_words(browser: Chrome, service: tuple[str, Path]) -> None:

@@ -1,8 +1,6 @@
-"""Searching over HTTP, and the clicks that follow."""
+"""Searching over HTTP."""
 
-import uuid
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.click_log import open_click_log
+from index.clicklog.store import open_click_log
 from rankers.pipeline import Pipeline, Stage
 from rankers.types import Document, Evidence, Ranking, WindowEvidence
 from tests.app.conftest import Serve, running
@@ -75,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(folder: Path) -> Iterator[httpx.Client]:
-    with running(pipelines(), folder, max_top_k=50, max_events=10) as client:
+    with running(pipelines(), folder, max_top_k=50) as client:
         yield client
 
 
@@ -168,25 +166,16 @@ def test_bad_input(client: httpx.Client, fields: dict[str, object], status: int,
     assert post(client, "/v1/search", {"query": QUERY, **fields}, status=status)["message"] == message
 
 
-def test_what_was_shown_and_clicked_is_on_disk(client: httpx.Client, folder: Path) -> None:
-    shown = search(client, top_k=2)
-    event = {"impression_id": shown["impression_id"], "document_id": "light", "id": uuid.uuid4().hex}
-    late = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2)))
-    reply = post(client, "/v1/events", {"events": [event, {**event, "id": None, "clicked_at": late.isoformat()}]})
-    assert reply["added"] == 2
-    assert reply["ids"][0] == event["id"]
-
+def test_what_is_shown_is_logged(client: httpx.Client, folder: Path) -> None:
+    shown = search(client, pipeline="two", top_k=2)
     log = open_click_log(f"sqlite:///{folder}/clicks.sqlite")
     impression = log.impression(shown["impression_id"])
+    log.close()
     assert impression is not None
     assert impression.document_ids == ("flag", "light")
     assert (impression.query_text, impression.pipeline) == (QUERY, "two")
     assert impression.model_version.startswith("two@")
     assert impression.model_version.endswith("/upside-down")
-    clicks = {click.id: click for click in log.clicks()}
-    assert (clicks[event["id"]].document_id, clicks[event["id"]].position) == ("light", 2)
-    assert clicks[reply["ids"][1]].clicked_at == late
-    log.close()
 
 
 def test_features_of_shown_documents_are_logged(client: httpx.Client, folder: Path) -> None:
@@ -198,48 +187,9 @@ def test_features_of_shown_documents_are_logged(client: httpx.Client, folder: Pa
     assert impression.features == {"sky": {"age": 3.0}}
 
 
-def test_an_event_sent_twice_counts_once(client: httpx.Client) -> None:
-    shown = search(client)
-    event = {"id": uuid.uuid4().hex, "impression_id": shown["impression_id"], "document_id": "sky", "position": 3}
-    assert [post(client, "/v1/events", {"events": [event]})["added"] for _ in range(2)] == [1, 0]
-
-
-def test_bad_events_name_the_field_and_store_nothing(client: httpx.Client, folder: Path) -> None:
-    shown = search(client)
-    good = {"id": uuid.uuid4().hex, "impression_id": shown["impression_id"], "document_id": "sky"}
-    cases: list[tuple[dict[str, object], int, str]] = [
-        ({"impression_id": "nope"}, 404, "events.1.impression_id is 'nope'"),
-        ({"document_id": "ash"}, 422, "events.1.document_id is 'ash': not one of the 3 documents"),
-        ({"position": 1}, 422, "events.1.position is 1: document 'sky' was shown at 3"),
-        ({"position": 0}, 422, "events.1.position is 0: Input should be greater than or equal to 1"),
-        ({"document_id": None}, 422, "events.1.document_id is null"),
-        ({"document_id": "a\0b"}, 422, "events.1.document_id is"),
-        ({"clicked_at": "2026-01-01T00:00:00"}, 422, 'events.1.clicked_at is "2026-01-01T00:00:00"'),
-        ({"impression_id": "x" * 600}, 422, "events.1.impression_id is"),
-    ]
-    for change, status, message in cases:
-        reply = post(client, "/v1/events", {"events": [good, {**good, "id": None, **change}]}, status=status)
-        assert reply["message"].startswith(message)
-    log = open_click_log(f"sqlite:///{folder}/clicks.sqlite")
-    assert good["id"] not in {click.id for click in log.clicks()}
-    log.close()
-    assert post(client, "/v1/events", {"events": []}, status=422)["message"].startswith("events is []")
-    too_many = post(client, "/v1/events", {"events": [good] * 11}, status=413)
-    assert too_many["message"] == "events has 11 entries, the limit is 10; send fewer"
-
-
 def test_search_survives_a_click_log_that_is_down(serve: Serve) -> None:
     client = serve(pipelines(), click_log_url="postgresql+psycopg://nobody@127.0.0.1:1/none")
     reply = search(client)
     assert [result["document"]["id"] for result in reply["results"]] == ["flag", "light", "sky"]
     assert reply["impression_id"] is None
     assert "could not be logged" in reply["meta"]["warnings"][0]
-    event = {"impression_id": "x", "document_id": "y"}
-    assert post(client, "/v1/events", {"events": [event]}, status=500)["error_type"] == "Backend"
-
-
-def test_clicks_in_postgresql(serve: Serve, postgres_url: str) -> None:
-    client = serve(pipelines(), click_log_url=postgres_url)
-    shown = search(client)
-    event = {"impression_id": shown["impression_id"], "document_id": "sky"}
-    assert post(client, "/v1/events", {"events": [event]})["added"] == 1

@@ -10,13 +10,16 @@ from typing import Any, TypeVar
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from index.stages import READERS, STRATEGIES, ServerSpec, StageSpec, load_ranker
+from index.stages import READERS, STRATEGIES, ServerSpec, StageSpec, find_model, load_ranker
 from rankers.calibration import fit_calibration
-from rankers.errors import ConfigError
+from rankers.errors import ConfigError, NotFoundError
 from rankers.listwise.template import load_template
 from rankers.listwise.windows import Signal
+from rankers.protocols import Ranker
+from rankers.registry import ModelRegistry
 from rankers.types import Document, Query, Ranking, ScoreKind
 from tests.rankers.llm.fake_server import FakeServer
+from tests.rankers.ltr.linear import add_linear
 from tests.rankers.models import byte_tokenizer, random_network, tiny_llama_config
 
 T = TypeVar("T")
@@ -42,6 +45,10 @@ class Loaded:
             self.found[key] = load()
         result: T = self.found[key]
         return result
+
+
+def ranker_of(spec: Any, models_dir: Path, once: Loaded) -> Ranker:
+    return load_ranker(spec, find_model(spec, models_dir=models_dir), models_dir=models_dir, once=once)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +88,7 @@ def test_every_kind_of_stage_ranks(
     loaded: Loaded, models_dir: Path, smollm2: str, stage: dict[str, Any], kind: ScoreKind
 ) -> None:
     spec = STAGE.validate_python({"model": smollm2, "dtype": "float32", "passage_tokens": 20, **stage})
-    ranker = load_ranker(spec, models_dir=models_dir, once=loaded)
+    ranker = ranker_of(spec, models_dir, loaded)
     (result,) = ranker.rank([RANKING])
     assert sorted(result.ids) == sorted(RANKING.ids)
     assert result.score_kind is kind
@@ -93,24 +100,69 @@ def test_every_kind_of_stage_ranks(
 
 def test_late_interaction_ranks(models_dir: Path, minilm: str) -> None:
     spec = STAGE.validate_python({"kind": "late-interaction", "model": minilm, "prune": 0.5})
-    (result,) = load_ranker(spec, models_dir=models_dir, once=Loaded()).rank([RANKING])
+    (result,) = ranker_of(spec, models_dir, Loaded()).rank([RANKING])
     assert result.ids[0] == "dogs"
     assert result.score_kind is ScoreKind.SIMILARITY
 
 
+def test_a_learned_ranker_is_the_live_one_of_the_registry(tmp_path: Path) -> None:
+    registry = ModelRegistry(tmp_path)
+    spec = STAGE.validate_python({"kind": "ltr", "model": "ranker"})
+    assert find_model(spec, models_dir=tmp_path).label == ""
+    (cold,) = ranker_of(spec, tmp_path, Loaded()).rank([RANKING])
+    assert cold.ids == RANKING.ids
+    assert cold.evidence.notes == ("no version of model 'ranker' is live, so stage 'ltr' kept the order that came in",)
+
+    add_linear(registry, "v1", {"coverage": 1.0})
+    folder = add_linear(registry, "v2", {"coverage": -1.0})
+    assert find_model(spec, models_dir=tmp_path).label == "ranker@v2"
+    (backwards,) = ranker_of(spec, tmp_path, Loaded()).rank([RANKING])
+    registry.rollback("ranker")
+    assert find_model(spec, models_dir=tmp_path).label == "ranker@v1"
+    (forwards,) = ranker_of(spec, tmp_path, Loaded()).rank([RANKING])
+    assert (forwards.ids[0], backwards.ids[-1]) == ("dogs", "dogs")
+    assert forwards.evidence.features == backwards.evidence.features == cold.evidence.features
+
+    pinned = STAGE.validate_python({"kind": "ltr", "model": str(folder)})
+    assert ranker_of(pinned, tmp_path, Loaded()).rank([RANKING])[0].ids == backwards.ids
+
+
+def test_a_learned_ranker_may_ask_an_encoder_for_cosines(tmp_path: Path, models_dir: Path, minilm: str) -> None:
+    (tmp_path / "near.yaml").write_text("name: near\nversion: 1\nfeatures: [{name: cosine, kind: cosine}]\n")
+    add_linear(ModelRegistry(tmp_path), "v1", {"cosine": 1.0}, feature_set="near@1")
+    stage = {"kind": "ltr", "model": "ranker", "feature_set": str(tmp_path / "near.yaml"), "encoder": minilm}
+    (result,) = ranker_of(STAGE.validate_python(stage), tmp_path, Loaded()).rank([RANKING])
+    assert result.ids[0] == "dogs"
+    cosines = {document_id: features["cosine"] or 0.0 for document_id, features in result.evidence.features.items()}
+    assert max(cosines, key=cosines.__getitem__) == "dogs"
+    assert 0.5 < cosines["dogs"] < 1
+
+
+def test_a_learned_ranker_of_another_feature_set_is_refused(tmp_path: Path) -> None:
+    add_linear(ModelRegistry(tmp_path), "v1", {"coverage": 1.0}, feature_set="default@0")
+    spec = STAGE.validate_python({"kind": "ltr", "model": "ranker"})
+    with pytest.raises(ConfigError, match=r"ranker@v1 was trained on feature set 'default@0'.*makes 'default@1'"):
+        ranker_of(spec, tmp_path, Loaded())
+    (tmp_path / "ranker" / "LIVE").write_text("v7")
+    with pytest.raises(NotFoundError, match="no version 'v7'"):
+        ranker_of(spec, tmp_path, Loaded())
+    with pytest.raises(ValidationError, match="both_orders shows lists reversed"):
+        STAGE.validate_python({"kind": "ltr", "model": "ranker", "both_orders": True})
+
+
 def test_a_stage_may_be_calibrated_and_even_out_the_order(loaded: Loaded, tmp_path: Path, smollm2: str) -> None:
     stage = {"kind": "yes-no", "model": smollm2, "dtype": "float32", "passage_tokens": 20}
-    plain = load_ranker(STAGE.validate_python(stage), models_dir=tmp_path, once=loaded).rank([RANKING])[0]
+    plain = ranker_of(STAGE.validate_python(stage), tmp_path, loaded).rank([RANKING])[0]
     fitted = fit_calibration(plain.scores, [1, 0, 1, 0, 0], score_kind=plain.score_kind, data="made up")
     fitted.save(tmp_path / "calibration.json")
     spec = STAGE.validate_python({**stage, "calibration": "calibration.json"})
-    calibrated = load_ranker(spec, models_dir=tmp_path, once=loaded).rank([RANKING])[0]
+    calibrated = ranker_of(spec, tmp_path, loaded).rank([RANKING])[0]
     assert calibrated.ids == plain.ids
     assert calibrated.score_kind is ScoreKind.PROBABILITY
     assert calibrated.scores == tuple(fitted.probabilities(plain.scores))
 
     both = STAGE.validate_python({"kind": "listwise", "model": smollm2, "dtype": "float32", "both_orders": True})
-    result = load_ranker(both, models_dir=tmp_path, once=loaded).rank([RANKING])[0]
+    result = ranker_of(both, tmp_path, loaded).rank([RANKING])[0]
     shown = [window.document_ids for window in result.evidence.windows]
     assert shown == [("cats", "tax", "dogs", "iron"), ("copy", "iron", "dogs", "tax")]
 
@@ -130,7 +182,7 @@ def test_a_completions_server_runs_the_model(tmp_path: Path) -> None:
             }
         )
         loaded = Loaded()
-        (result,) = load_ranker(spec, models_dir=tmp_path, once=loaded).rank([RANKING])
+        (result,) = ranker_of(spec, tmp_path, loaded).rank([RANKING])
         next(opened for key, opened in loaded.found.items() if key[0] == "llm").close()
     assert sorted(result.ids) == sorted(RANKING.ids)
     assert {body["model"] for body in server.bodies} == {"tiny"}

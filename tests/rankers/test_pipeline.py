@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankers.errors import ConfigError, InvalidInputError
-from rankers.pipeline import RETRIEVE, Pipeline, Stage
+from rankers.pipeline import INTERLEAVE, RETRIEVE, Pipeline, Stage
 from rankers.protocols import Ranker, Retriever
 from rankers.types import Query, Ranking, ScoreKind
 from tests.rankers.build import QUERY, documents
@@ -121,3 +121,57 @@ def test_a_wrong_pipeline_is_refused() -> None:
     for names in (("s", "s"), (RETRIEVE,)):
         with pytest.raises(ConfigError, match="unique"):
             Pipeline("p", Shelf(), tuple(Stage(name, Reverse(), 1) for name in names))
+
+
+def test_the_head_of_a_joined_list_is_kept_with_its_scores() -> None:
+    (result,) = Pipeline("p", Shelf(4), (Stage("reverse", Reverse(), 2),)).run([QUERY], 4)
+    (head,) = result.ranking.parts
+    assert (head.ids, head.scores) == (("d1", "d0"), (1.0, 0.0))
+    assert [ranking.score_kind for ranking in result.ranking.history()] == [
+        ScoreKind.RANK,
+        ScoreKind.LOGIT,
+        ScoreKind.LEXICAL,
+    ]
+
+
+def two_arms() -> Pipeline:
+    stage = Stage("reverse", Reverse(), 9, model="reverse@v1")
+    return Pipeline("ab", arms=(Pipeline("a", Shelf(4)), Pipeline("b", Shelf(4), (stage,))))
+
+
+def test_two_arms_take_turns_at_their_best_documents() -> None:
+    pipeline = two_arms()
+    queries = [Query(str(number), "?") for number in range(20)]
+    results = pipeline.run(queries, 3)
+    for result in results:
+        best = {"a": ["d0", "d1", "d2", "d3"], "b": ["d3", "d2", "d1", "d0"]}
+        shown: list[str] = []
+        for document_id, arm in zip(result.ranking.ids, result.arms, strict=True):
+            assert document_id == next(i for i in best[arm] if i not in shown)
+            shown.append(document_id)
+        assert [stage.name for stage in result.stages] == ["a/retrieve", "b/retrieve", "b/reverse", INTERLEAVE]
+        assert result.stages[-1].ranking == result.ranking
+        assert len(result.ranking) == 3
+    assert {result.arms[0] for result in results} == {"a", "b"}
+    assert [result.ranking for result in pipeline.run(queries, 3)] == [result.ranking for result in results]
+    assert (pipeline.searches, pipeline.reranks, pipeline.models) == (True, False, {"b/reverse": "reverse@v1"})
+
+
+def test_two_arms_rerank_what_they_are_given() -> None:
+    stages = [Stage("reverse", Reverse(), depth) for depth in (3, 2)]
+    pipeline = Pipeline("ab", arms=(Pipeline("a", stages=(stages[0],)), Pipeline("b", stages=(stages[1],))))
+    (result,) = pipeline.rerank([Ranking.from_order(QUERY, documents(3))])
+    assert sorted(result.ranking.ids) == ["d0", "d1", "d2"]
+    assert result.ranking.ids[0] in {"d2", "d1"}
+    assert (pipeline.searches, pipeline.reranks) == (False, True)
+
+
+def test_arms_that_cannot_be_interleaved_are_refused() -> None:
+    a, b = Pipeline("a", Shelf()), Pipeline("b", Shelf())
+    for arms in ((a,), (a, a), (a, two_arms())):
+        with pytest.raises(ConfigError, match="needs two pipelines that are not interleaved themselves"):
+            Pipeline("ab", arms=arms)
+    with pytest.raises(ConfigError, match="neither a retriever nor stages of its own"):
+        Pipeline("ab", Shelf(), arms=(a, b))
+    with pytest.raises(InvalidInputError, match="no stages"):
+        two_arms().rerank([])

@@ -1,10 +1,14 @@
-"""The registry: versions are immutable, appear whole or not at all, and one of them is live."""
+"""The registry: versions are immutable, appear whole or not at all, one of them is live, and moves are on record."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rankers.errors import InvalidInputError, NotFoundError
 from rankers.registry import ModelCard, ModelRegistry
@@ -61,7 +65,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
         registry.add(card("v2"), fail)
     assert registry.live("ranker") == first
     assert [c.version for c, _ in registry.cards()] == ["v1"]
-    assert {path.name for path in (tmp_path / "ranker").iterdir()} == {"v1", "LIVE"}
+    assert {path.name for path in (tmp_path / "ranker").iterdir()} == {"v1", "LIVE", "HISTORY.jsonl", ".lock"}
 
 
 @pytest.mark.parametrize("name", ["", "..", "../up", "Upper", "a/b", ".hidden"])
@@ -76,3 +80,129 @@ def test_names_that_cannot_be_folders_are_refused(tmp_path: Path, name: str) -> 
 def test_a_version_that_does_not_exist_cannot_be_live(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no version 'v9'"):
         ModelRegistry(tmp_path).promote("ranker", "v9")
+
+
+def registry_of(folder: Path, *versions: str) -> ModelRegistry:
+    """A registry whose model has these versions, none of them live."""
+    registry = ModelRegistry(folder)
+    for version in versions:
+        registry.add(card(version), write_weights, promote=False)
+    return registry
+
+
+def test_a_version_may_be_added_without_going_live(tmp_path: Path) -> None:
+    registry = registry_of(tmp_path, "v1")
+    assert registry.live("ranker") is None
+    assert registry.cards() == [(card("v1"), False)]
+    with pytest.raises(NotFoundError, match=r"no live version.*it has v1"):
+        registry.card("ranker")
+    assert registry.card("ranker", "v1") == card("v1")
+
+
+def test_every_move_is_on_record(tmp_path: Path) -> None:
+    registry = registry_of(tmp_path, "v1", "v2")
+    registry.promote("ranker", "v1", who="ada", why="the first")
+    registry.promote("ranker", "v1", who="ada", why="it is live already")
+    registry.promote("ranker", "v2", who="bob", why="nDCG@10 +0.02")
+    registry.rollback("ranker", who="ada", why="fewer clicks")
+    moves = [(move.action, move.previous, move.version, move.who, move.why) for move in registry.history("ranker")]
+    assert moves == [
+        ("promote", None, "v1", "ada", "the first"),
+        ("promote", "v1", "v2", "bob", "nDCG@10 +0.02"),
+        ("rollback", "v2", "v1", "ada", "fewer clicks"),
+    ]
+    assert all(move.at.endswith("+00:00") for move in registry.history("ranker"))
+    assert ModelRegistry(tmp_path / "nowhere").history("ranker") == []
+
+
+def test_rolling_back_again_goes_further_back(tmp_path: Path) -> None:
+    registry = registry_of(tmp_path, "v1", "v2", "v3")
+    for version in ("v1", "v2", "v3"):
+        registry.promote("ranker", version)
+    assert registry.rollback("ranker") == "v2"
+    assert registry.rollback("ranker") == "v1"
+    with pytest.raises(NotFoundError, match="live before 'v1'"):
+        registry.rollback("ranker")
+    assert registry.live_version("ranker") == "v1"
+    registry.promote("ranker", "v3")
+    assert registry.rollback("ranker") == "v1"
+
+
+@settings(max_examples=25)  # each waits for the disk
+@given(st.lists(st.sampled_from(["v1", "v2", "v3", "back"]), max_size=20))
+def test_promotions_and_rollbacks_are_a_stack(tmp_path_factory: pytest.TempPathFactory, moves: list[str]) -> None:
+    registry = registry_of(tmp_path_factory.mktemp("registry"), "v1", "v2", "v3")
+    stack: list[str] = []
+    for move in moves:
+        if move != "back":
+            registry.promote("ranker", move)
+            stack += [move] if stack[-1:] != [move] else []
+        elif len(stack) > 1:
+            stack.pop()
+            assert registry.rollback("ranker") == stack[-1]
+        else:
+            with pytest.raises(NotFoundError):
+                registry.rollback("ranker")
+        assert registry.live_version("ranker") == (stack[-1] if stack else None)
+
+
+def test_a_registry_without_a_history_can_be_rolled_back_too(tmp_path: Path) -> None:
+    registry = registry_of(tmp_path, "v1", "v2")
+    (tmp_path / "ranker" / "LIVE").write_text("v1\n")
+    registry.promote("ranker", "v2")
+    assert registry.rollback("ranker") == "v1"
+
+
+def test_versions_that_are_gone_are_passed_over(tmp_path: Path) -> None:
+    registry = registry_of(tmp_path, "v1", "v2", "v3")
+    for version in ("v1", "v2", "v3"):
+        registry.promote("ranker", version)
+    (tmp_path / "ranker" / "v2" / "model_card.json").unlink()
+    assert registry.rollback("ranker") == "v1"
+
+
+def test_measures_are_compared_side_by_side(tmp_path: Path) -> None:
+    registry = ModelRegistry(tmp_path)
+    registry.add(replace(card("v1"), measures={"nDCG@10": 0.4}), write_weights)
+    registry.add(replace(card("v2"), measures={"nDCG@10": 0.5, "RR@10": 0.6}, feature_set="default@1"), write_weights)
+    assert registry.compare("ranker", ["v1", "v2"]) == {"nDCG@10": [0.4, 0.5], "RR@10": [None, 0.6]}
+    with pytest.raises(NotFoundError, match=r"no version 'v9'.*it has v1, v2"):
+        registry.compare("ranker", ["v1", "v9"])
+
+
+def test_directories_are_named_as_in_logs(tmp_path: Path) -> None:
+    registry = ModelRegistry(tmp_path)
+    path = registry.add(card("v1"), write_weights)
+    assert registry.label(path) == "ranker@v1" == card("v1").label
+    assert registry.label(tmp_path / "ranker") is None
+    assert registry.label(Path("cross-encoder/ms-marco-MiniLM-L6-v2")) is None
+
+
+def test_writers_take_turns(tmp_path: Path) -> None:
+    versions = [f"v{number}" for number in range(8)]
+    registry_of(tmp_path, *versions)
+
+    def move(number: int) -> None:
+        registry = ModelRegistry(tmp_path)  # what another process would have
+        registry.promote("ranker", versions[number % 8], why=str(number))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(move, range(64)))
+    registry = ModelRegistry(tmp_path)
+    history = registry.history("ranker")
+    assert history[-1].version == registry.live_version("ranker")
+    # Each move starts where the one before it ended: none was lost, none was made up.
+    assert [move.previous for move in history] == [None, *(move.version for move in history[:-1])]
+
+
+def test_one_of_many_that_add_the_same_version_wins(tmp_path: Path) -> None:
+    def add(number: int) -> bool:
+        try:
+            ModelRegistry(tmp_path).add(card("v1"), write_weights)
+        except InvalidInputError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(add, range(16))) == 1
+    assert sorted(path.name for path in (tmp_path / "ranker").iterdir()) == [".lock", "HISTORY.jsonl", "LIVE", "v1"]

@@ -87,7 +87,7 @@ def test_logits_of_smollm2_equal_a_plain_forward_pass_for_mixed_lengths(
         np.testing.assert_allclose(logits, plain_logits(plain, prompt, wanted), atol=1e-4)
 
 
-class OutputShapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class OutputShapes(TorchDispatchMode):
     """Records the shape of everything torch computes."""
 
     def __init__(self) -> None:

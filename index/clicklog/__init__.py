@@ -1,0 +1,1 @@
+"""The click log: impressions and events in SQLite or PostgreSQL, and as files."""

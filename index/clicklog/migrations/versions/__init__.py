@@ -1,0 +1,1 @@
+"""Revisions, oldest first. What one says is never changed once it has been released: add another."""

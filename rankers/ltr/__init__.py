@@ -1,0 +1,1 @@
+"""Rankers over numeric features, learnt from clicks or labels."""

@@ -1,0 +1,155 @@
+"""What the log gives a loop: lists to learn from, later lists to decide by, and what the curves of both say."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rankers.errors import InvalidInputError
+from rankers.ltr.features import FeatureSet
+from rankers.ltr.models import NumericRanker
+from training.clicks.filters import FilterReport
+from training.clicks.keys import ListKeys
+from training.clicks.reader import log_files, read_click_lists
+from training.ultr.examination import NEGLIGIBLE, examination_step, relative, slot_groups
+from training.ultr.lists import ClickLists
+from training.ultr.losses import inverse_weights
+
+CLIP = 10.0
+STEPS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """`learn` was shown before `split_at`, `decide` from then on; their rows, queries and slots are the same."""
+
+    learn: ClickLists
+    decide: ClickLists
+    keys: ListKeys
+    report: FilterReport
+    decide_report: FilterReport
+    split_at: datetime
+
+    @property
+    def data_hash(self) -> str:
+        """SHA-256 of what is learned from."""
+        digest = hashlib.sha256()
+        for array in (self.learn.features, self.learn.rows, self.learn.slots, self.learn.shown, self.learn.clicks):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+def split_moment(folder: Path, held_out: float) -> datetime:
+    """Find the moment after which a share of the impressions was shown.
+
+    Parameters
+    ----------
+    folder
+        An exported log.
+    held_out
+        The share, between 0 and 1.
+
+    Returns
+    -------
+    datetime
+        In UTC.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no impression.
+    """
+    impressions, _ = log_files(folder)
+    ((moment,),) = duckdb.execute(
+        "SELECT quantile_disc(epoch_us(shown_at), ?) FROM read_parquet(?)", [1 - held_out, list(map(str, impressions))]
+    ).fetchall()
+    if moment is None:
+        raise InvalidInputError("the click log has no impressions yet; serve searches first")
+    return datetime.fromtimestamp(moment / 1e6, UTC)
+
+
+def read_evidence(
+    folder: Path, split_at: datetime, feature_set: FeatureSet, *, since: datetime | None = None
+) -> Evidence:
+    """Read both parts of an exported log, with the features that the stage makes.
+
+    Parameters
+    ----------
+    folder
+        The export.
+    split_at
+        Where the parts meet.
+    feature_set
+        Of the stage; features of the log that are not in it are left out, ones that were not logged are missing.
+    since
+        Nothing before.
+
+    Returns
+    -------
+    Evidence
+        Both parts.
+    """
+    impressions, events = log_files(folder)
+    learn = read_click_lists(impressions, events, since=since, until=split_at)
+    decide = read_click_lists(impressions, events, onto=learn.keys, since=split_at)
+    return Evidence(
+        _with_columns(learn.lists, feature_set.names),
+        _with_columns(decide.lists, feature_set.names),
+        decide.keys,
+        learn.report,
+        decide.report,
+        split_at,
+    )
+
+
+def _with_columns(lists: ClickLists, names: tuple[str, ...]) -> ClickLists:
+    features = np.full((len(lists.features), len(names)), np.nan, dtype=np.float32)
+    for column, name in enumerate(names):
+        if name in lists.feature_names:
+            features[:, column] = lists.features[:, lists.feature_names.index(name)]
+    return replace(lists, features=features, feature_names=names)
+
+
+def scores_of(model: NumericRanker, lists: ClickLists) -> npt.NDArray[np.float64]:
+    """Score every (query, document) of a log, float64 [N]."""
+    columns = [lists.feature_names.index(name) for name in model.feature_names]
+    return np.asarray(model.score(np.ascontiguousarray(lists.features[:, columns])), dtype=np.float64)
+
+
+def examination_given(scores: npt.NDArray[np.float64]) -> Callable[[ClickLists], npt.NDArray[np.float64]]:
+    """Make an estimator of propensities that takes relevance as known: the propensity side of DLA, run to its end.
+
+    It is cheap enough to be run again on every drawn log, which intervals need.
+
+    Parameters
+    ----------
+    scores
+        float64 [N], of a model learned from other clicks.
+
+    Returns
+    -------
+    callable
+        Click lists -> float64 [K], relative to the most examined slot; NaN for slots that were never shown.
+    """
+
+    def estimate(lists: ClickLists) -> npt.NDArray[np.float64]:
+        where = torch.from_numpy(lists.mask)
+        slots = torch.from_numpy(lists.slots)
+        groups = torch.from_numpy(slot_groups(lists))
+        shown = torch.from_numpy(np.where(lists.mask, scores[np.maximum(lists.rows, 0)], 0.0))
+        weighted = torch.from_numpy(lists.clicks).double() * inverse_weights(shown, where=where, clip=CLIP)
+        theta = relative(torch.ones(len(groups), dtype=torch.float64), groups)
+        for _ in range(STEPS):
+            step, seen = examination_step(theta.clamp_min(NEGLIGIBLE), weighted, slots, where=where)
+            theta = relative(torch.where(seen, step, theta), groups)
+        return torch.where(groups >= 0, theta, torch.nan).numpy()
+
+    return estimate

@@ -1,0 +1,173 @@
+"""Whether a candidate may serve: every check says what was found, what was asked for, and whether it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from training.clicks.filters import FilterReport, Reason
+from training.counterfactual import PolicyDifference
+from training.loop.settings import ClickGate, JudgedGate
+
+NOT_HARMFUL = {Reason.DUPLICATE, Reason.REPEATED_CLICK, Reason.OUTSIDE_PERIOD, Reason.REMOVED_IMPRESSION}
+"""Reasons that say nothing against a log: somebody sent twice, or a time was not asked for, of a click or its list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that must hold; `found` and `needed` are for people to read."""
+
+    name: str
+    holds: bool
+    found: str
+    needed: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether a candidate may serve; it may if every check holds."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def promoted(self) -> bool:
+        """Whether all hold."""
+        return all(check.holds for check in self.checks)
+
+    @property
+    def reasons(self) -> list[str]:
+        """What speaks against it."""
+        return [f"{check.name}: {check.found}, needed {check.needed}" for check in self.checks if not check.holds]
+
+
+def check_log(report: FilterReport, *, sessions: int, clicks: int, gate: ClickGate) -> list[Check]:
+    """Whether there is enough to learn from, and whether the log can be believed.
+
+    Parameters
+    ----------
+    report
+        What the filters left out.
+    sessions
+        To learn from.
+    clicks
+        To learn from.
+    gate
+        What is asked for.
+
+    Returns
+    -------
+    list of Check
+        Three.
+    """
+    removed = sum(each.count for each in report.removed if each.table == "events" and each.reason not in NOT_HARMFUL)
+    share = removed / max(removed + report.events_kept, 1)
+    return [
+        Check("enough sessions", sessions >= gate.min_sessions, f"{sessions:,}", f"at least {gate.min_sessions:,}"),
+        Check("enough clicks", clicks >= gate.min_clicks, f"{clicks:,}", f"at least {gate.min_clicks:,}"),
+        Check(
+            "a log that can be believed",
+            share <= gate.max_removed,
+            f"{share:.1%} of the events left out as bots or impossible",
+            f"at most {gate.max_removed:.0%}",
+        ),
+    ]
+
+
+def check_identified(reasons: Sequence[str]) -> Check:
+    """Whether position and relevance can be told apart in this log; `reasons` say why not."""
+    return Check("position and relevance can be told apart", not reasons, "; ".join(reasons) or "yes", "yes")
+
+
+def check_curve(
+    candidate: npt.NDArray[np.float64] | None, live: npt.NDArray[np.float64] | None, gate: ClickGate
+) -> list[Check]:
+    """Whether the examination curve is still what it was: people do not change their ways overnight, bots do.
+
+    Parameters
+    ----------
+    candidate
+        float64 [K] or None, relative to the most examined slot.
+    live
+        Of the model that is live.
+    gate
+        What is asked for.
+
+    Returns
+    -------
+    list of Check
+        None if there is nothing to compare.
+    """
+    if candidate is None or live is None:
+        return []
+    shared = min(len(candidate), len(live))
+    change = float(np.nanmean(np.abs(candidate[:shared] - live[:shared])))
+    return [
+        Check(
+            "examination as before",
+            change <= gate.max_curve_change,
+            f"mean change {change:.3f}",
+            f"at most {gate.max_curve_change:.3f}",
+        )
+    ]
+
+
+def check_clicks(difference: PolicyDifference, baseline: float, gate: ClickGate) -> Check:
+    """Whether held-out clicks say that the candidate is better than what serves now.
+
+    Parameters
+    ----------
+    difference
+        Candidate minus live.
+    baseline
+        Value of the live model.
+    gate
+        What is asked for.
+
+    Returns
+    -------
+    Check
+        Compares the lower bound of the difference, as a share of the baseline.
+    """
+    found, low = (value / baseline if baseline else 0.0 for value in (difference.difference, difference.low))
+    return Check(
+        "better on held-out clicks",
+        difference.better >= gate.confidence and found > gate.min_difference,
+        f"{found:+.1%} [{low:+.1%}, {difference.high / baseline if baseline else 0.0:+.1%}], better in "
+        f"{difference.better:.0%} of drawn logs",
+        f"above {gate.min_difference:+.1%}, better in {gate.confidence:.0%}",
+    )
+
+
+def check_judged(name: str, difference: float, bound: float, gate: JudgedGate) -> Check:
+    """Whether a judged collection says that the candidate is good enough.
+
+    Parameters
+    ----------
+    name
+        Of the collection.
+    difference
+        Mean over queries of candidate minus live.
+    bound
+        Its one-sided lower bound.
+    gate
+        What is asked for.
+
+    Returns
+    -------
+    Check
+        Compares the bound.
+    """
+    return Check(
+        f"{gate.measure} on {name}",
+        bound >= gate.min_difference,
+        f"{difference:+.4f}, above {bound:+.4f} with {gate.confidence:.0%} confidence",
+        f"bound at least {gate.min_difference:+.4f}",
+    )
+
+
+def decide(checks: Iterable[Check]) -> Decision:
+    """Put checks together."""
+    return Decision(tuple(checks))

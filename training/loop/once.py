@@ -1,0 +1,283 @@
+"""One turn of the loop: export, read, train, evaluate, decide, promote, report."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from index.clicklog.interchange import export_log
+from index.clicklog.store import open_click_log
+from index.pipelines import Pipelines, load_pipelines
+from rankers.errors import InvalidInputError
+from rankers.ltr.features import FeatureSet, load_feature_set
+from rankers.ltr.models import load_numeric_ranker, load_propensities
+from rankers.registry import ModelCard, ModelRegistry
+from training.counterfactual import compare_policies, evaluate_policy
+from training.loop.abstain import reasons_to_abstain
+from training.loop.evidence import Evidence, examination_given, read_evidence, scores_of, split_moment
+from training.loop.gate import (
+    Check,
+    Decision,
+    check_clicks,
+    check_curve,
+    check_identified,
+    check_judged,
+    check_log,
+    decide,
+)
+from training.loop.judged import learned_stage, measure_judged
+from training.loop.learners import learner_named
+from training.loop.report import write_report
+from training.loop.runs import FINISHED, Run, Runs
+from training.loop.settings import LoopSettings
+from training.ultr.learner import FittedRanker
+
+CANDIDATE, LOG, REPORT = "candidate", "log", "report.html"
+MEASURE_CLICKS = "clicks/session, held out"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a turn led to: the decision, the version that is live now, and the page that says why."""
+
+    run: str
+    decision: Decision
+    live: str | None
+    report: Path
+
+
+class Loop:
+    """The loop of one model.
+
+    Parameters
+    ----------
+    settings
+        What to learn, from what, and what it must beat.
+    on_progress
+        Called with what is being done, how much of it is done, and how much there is; 0 of 0 where that is not known.
+    """
+
+    def __init__(
+        self, settings: LoopSettings, *, on_progress: Callable[[str, int, int], None] = lambda *_: None
+    ) -> None:
+        self.settings = settings
+        self.runs = Runs(settings.work_dir / settings.model)
+        self._on_progress = on_progress
+
+    def turn(self) -> Outcome:
+        """Go around once, or go on with a turn that was interrupted.
+
+        Returns
+        -------
+        Outcome
+            The candidate serves if the decision is to promote it; otherwise nothing has changed.
+
+        Raises
+        ------
+        NotReadyError
+            If another process is at it.
+        ConfigError
+            If the configuration does not fit.
+        InvalidInputError
+            If the log has nothing to learn from.
+        """
+        with self.runs.locked():
+            pipelines = load_pipelines(self.settings.config)
+            try:
+                return _Turn(self.settings, self.runs.current(), pipelines, self._on_progress).finish()
+            finally:
+                pipelines.close()
+
+    def events_seen(self) -> int:
+        """How many events the last finished turn had."""
+        finished = [run for run in self.runs.all() if run.finished]
+        return int(finished[-1].steps["export"]["events"]) if finished else 0
+
+
+class _Turn:
+    def __init__(
+        self, settings: LoopSettings, run: Run, pipelines: Pipelines, on_progress: Callable[[str, int, int], None]
+    ) -> None:
+        self._settings = settings
+        self._run = run
+        self._pipelines = pipelines
+        self._registry = ModelRegistry(pipelines.models_dir)
+        self._on_progress = on_progress
+        self._features: FeatureSet = load_feature_set(learned_stage(pipelines, settings.model).feature_set)
+        self._known: Evidence | None = None
+
+    def finish(self) -> Outcome:
+        steps: list[tuple[str, Callable[[], dict[str, Any]]]] = [
+            ("export", self._export),
+            ("train", self._train),
+            ("evaluate", self._evaluate),
+            ("decide", self._decide),
+            ("promote", self._promote),
+            ("report", self._report),
+            (FINISHED, self._clean),
+        ]
+        for name, work in steps:
+            self._on_progress(name, 0, 0)
+            self._run.once(name, work)
+        return Outcome(
+            self._run.name,
+            self._decision(),
+            self._registry.live_version(self._settings.model),
+            self._run.folder / REPORT,
+        )
+
+    def _export(self) -> dict[str, Any]:
+        log = open_click_log(self._settings.log)
+        try:
+            moved = export_log(log, self._run.folder / LOG)
+        finally:
+            log.close()
+        split_at = split_moment(self._run.folder / LOG, self._settings.held_out)
+        live = self._registry.live_version(self._settings.model)
+        return {**asdict(moved), "split_at": split_at.isoformat(), "live": live}
+
+    @property
+    def _live(self) -> Path | None:
+        """What was live when this turn began; it is what the candidate is compared with."""
+        version = self._run.steps["export"]["live"]
+        return self._registry.root / self._settings.model / version if version else None
+
+    def _evidence(self) -> Evidence:
+        if self._known is None:
+            split_at = datetime.fromisoformat(self._run.steps["export"]["split_at"])
+            since = None
+            if self._settings.window_days is not None:
+                since = datetime.now(UTC) - timedelta(days=self._settings.window_days)
+            self._known = read_evidence(self._run.folder / LOG, split_at, self._features, since=since)
+        return self._known
+
+    def _train(self) -> dict[str, Any]:
+        evidence = self._evidence()
+        learn = evidence.learn
+        gate = self._settings.gate.clicks
+        checks = [
+            *check_log(evidence.report, sessions=learn.sessions, clicks=int(learn.clicks.sum()), gate=gate),
+            check_identified(reasons_to_abstain(learn)),
+        ]
+        found: dict[str, Any] = {
+            "sessions": learn.sessions,
+            "clicks": int(learn.clicks.sum()),
+            "lists": len(learn.rows),
+            "queries": len(np.unique(learn.queries)),
+            "data_hash": evidence.data_hash,
+            "checks": [asdict(check) for check in checks],
+            "trained": all(check.holds for check in checks),
+        }
+        if found["trained"]:
+            warm = self._live if self._settings.warm_start else None
+            fitted = learner_named(self._settings.learner).fit(
+                learn, warm_start=FittedRanker.load(warm) if warm else None, seed=self._settings.seed
+            )
+            shutil.rmtree(self._run.folder / CANDIDATE, ignore_errors=True)
+            fitted.save(self._run.folder / CANDIDATE)
+        return found
+
+    def _evaluate(self) -> dict[str, Any]:
+        if not self._run.steps["train"]["trained"]:
+            return {"checks": [], "measures": {}}
+        settings, evidence = self._settings, self._evidence()
+        candidate_path = self._run.folder / CANDIDATE
+        candidate = load_numeric_ranker(candidate_path)
+        live = load_numeric_ranker(self._live) if self._live else None
+        curve = load_propensities(candidate_path)
+        live_curve = load_propensities(self._live) if self._live else None
+        checks = check_curve(curve, live_curve, settings.gate.clicks)
+        decide_by = evidence.decide
+        scores = scores_of(candidate, decide_by)
+        live_scores = scores_of(live, decide_by) if live else None
+        measures: dict[str, float] = {}
+        try:
+            examined = examination_given(scores)
+            value = evaluate_policy(decide_by, scores, examined, seed=settings.seed)
+            baseline = evaluate_policy(decide_by, live_scores, examined, seed=settings.seed)
+            difference = compare_policies(decide_by, scores, live_scores, examined, seed=settings.seed)
+            checks.append(check_clicks(difference, baseline.value, settings.gate.clicks))
+            measures |= {
+                MEASURE_CLICKS: value.value,
+                f"{MEASURE_CLICKS}, low": value.low,
+                f"{MEASURE_CLICKS}, high": value.high,
+                f"{MEASURE_CLICKS}, of what was live": baseline.value,
+            }
+        except InvalidInputError as error:
+            checks.append(Check("better on held-out clicks", False, str(error), "clicks that can tell"))
+        for gate in settings.gate.collections:
+            ours, theirs, bound = measure_judged(
+                gate, self._pipelines, settings.model, candidate_path, on_progress=self._on_progress
+            )
+            checks.append(check_judged(gate.data.name, ours - theirs, bound, gate))
+            measures |= {
+                f"{gate.measure}, {gate.data.name}": ours,
+                f"{gate.measure}, {gate.data.name}, of what was live": theirs,
+            }
+        return {"checks": [asdict(check) for check in checks], "measures": measures}
+
+    def _decision(self) -> Decision:
+        return decide(Check(**check) for step in ("train", "evaluate") for check in self._run.steps[step]["checks"])
+
+    def _decide(self) -> dict[str, Any]:
+        decision = self._decision()
+        return {"promoted": decision.promoted, "reasons": decision.reasons}
+
+    def _promote(self) -> dict[str, Any]:
+        settings, steps = self._settings, self._run.steps
+        if not steps["decide"]["promoted"]:
+            return {"version": None}
+        version = self._run.name
+        if all(card.version != version for card, _ in self._registry.cards() if card.name == settings.model):
+            card = ModelCard(
+                name=settings.model,
+                version=version,
+                kind="ltr",
+                source=f"clicks, {settings.learner}",
+                licence="",
+                data_hash=steps["train"]["data_hash"],
+                parent=steps["export"]["live"],
+                measures=steps["evaluate"]["measures"],
+                feature_set=self._features.id,
+            )
+            self._registry.add(
+                card,
+                self._copy_candidate,
+                promote=False,
+            )
+        found = "; ".join(check.found for check in self._decision().checks if check.name.startswith("better"))
+        self._registry.promote(settings.model, version, why=f"the gate of the loop let it pass: {found}")
+        return {"version": version}
+
+    def _copy_candidate(self, folder: Path) -> None:
+        shutil.copytree(self._run.folder / CANDIDATE, folder, dirs_exist_ok=True)
+
+    def _report(self) -> dict[str, Any]:
+        write_report(
+            self._run.folder / REPORT,
+            model=self._settings.model,
+            run=self._run,
+            decision=self._decision(),
+            evidence=self._evidence(),
+            curves=self._curves(),
+        )
+        return {"path": REPORT}
+
+    def _curves(self) -> dict[str, Any]:
+        found = {}
+        if (self._run.folder / CANDIDATE).is_dir():
+            found["candidate"] = load_propensities(self._run.folder / CANDIDATE)
+        if self._live:
+            found["live"] = load_propensities(self._live)
+        return {name: curve for name, curve in found.items() if curve is not None}
+
+    def _clean(self) -> dict[str, Any]:
+        # What was exported has the keys of people who may ask to be forgotten.
+        shutil.rmtree(self._run.folder / LOG, ignore_errors=True)
+        return {"at": datetime.now(UTC).isoformat(timespec="seconds")}
