@@ -58,7 +58,7 @@ function drawDecisions(decisions) {
   byId("gates").tBodies[0].replaceChildren(...rounds.map((round) => {
     const both = decisions.filter((each) => each.round === round);
     const { clicks } = both[0];
-    const made = row(String(round), `${clicks.toLocaleString()} clicks`);
+    const made = row(String(round), clicks.toLocaleString());
     made.append(...["debiased", "naive"].map((arm) => verdict(both.find((each) => each.arm === arm))));
     return made;
   }));
@@ -119,7 +119,7 @@ function drawExample({ query, lists }) {
       place.title = text;
       const bar = element("span", "bar");
       bar.style.width = percent(liked);
-      place.append(bar, element("span", "words", `${at + 1}  ${text.trim()}`), element("span", "share", percent(liked)));
+      place.append(bar, element("span", "words", `${at + 1}. ${text.trim()}`), element("span", "share", percent(liked)));
       place.lastChild.title = "of the users like it";
       return place;
     }));

@@ -33,8 +33,8 @@ class Ipw:
     propensities
         float [K] above 0, on any scale: P(click) = propensity * relevance + offset.
     offsets
-        float [K], chance of a click on an irrelevant document, for users who trust; 0 if not given. With it clicks count
-        as (c - n offset) / propensity, which may be below 0.
+        float [K], chance of a click on an irrelevant document, for users who trust; 0 if not given. With it clicks
+        count as (c - n offset) / propensity, which may be below 0.
     network
         The scorer and how it is trained.
     clip
