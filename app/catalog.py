@@ -278,11 +278,20 @@ class Catalog:
         except (NotReadyError, NotFoundError, OverloadedError, DeadlineError) as error:
             self._fail(name, _Failure(str(error), may_pass=True, models=models))
         except Exception as error:
+            if await asyncio.to_thread(self._has_moved, name, models):
+                return  # what failed is not what was looked up; the next look sees both
             if not isinstance(error, ShortlistError):
                 logger.error("pipeline %r cannot be opened", name, exc_info=error)
             self._fail(name, _Failure(str(error), may_pass=False, models=models))
         if name in self._failures and name in self._live:
             await self._refresh_index(name, self._live[name])
+
+    def _has_moved(self, name: str, models: Mapping[str, str]) -> bool:
+        """Whether the registry names other models by now."""
+        try:
+            return self.source.models(name) != models
+        except ShortlistError:
+            return False
 
     async def _refresh_index(self, name: str, live: Live) -> None:
         """Bring the newest index to stages that serve although the registry names others."""

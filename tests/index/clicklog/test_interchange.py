@@ -1,5 +1,6 @@
 """A click log goes into files and comes back."""
 
+import itertools
 import json
 import tracemalloc
 from collections.abc import Callable
@@ -52,7 +53,7 @@ events = st.builds(
 
 @pytest.fixture
 def new_log(tmp_path: Path) -> Callable[[], SqlClickLog]:
-    made = iter(range(1000))
+    made = itertools.count()
     return lambda: open_click_log(f"sqlite:///{tmp_path}/{next(made)}.sqlite")
 
 
@@ -76,7 +77,10 @@ def test_whatever_can_be_stored_comes_back(
 ) -> None:
     first, second = new_log(), new_log()
     first.add([Records(shown, happened)])
-    assert stored_impressions(first) == list({one.id: one for one in reversed(shown)}.values())[::-1]
+    earliest: dict[str, Impression] = {}
+    for one in shown:
+        earliest.setdefault(one.id, one)
+    assert stored_impressions(first) == list(earliest.values())
     export_log(first, tmp_path / "files", form)
     for other in FORMATS:
         if other != form:
