@@ -11,6 +11,7 @@ import numpy.typing as npt
 from training.clicks.filters import FilterReport, Reason
 from training.counterfactual import PolicyDifference
 from training.loop.settings import ClickGate, JudgedGate
+from training.ultr.drift import CurveDrift
 
 NOT_HARMFUL = {Reason.DUPLICATE, Reason.REPEATED_CLICK, Reason.OUTSIDE_PERIOD, Reason.REMOVED_IMPRESSION}
 """Reasons that say nothing against a log: somebody sent twice, or a time was not asked for, of a click or its list."""
@@ -81,6 +82,16 @@ def check_identified(reasons: Sequence[str]) -> Check:
     return Check("position and relevance can be told apart", not reasons, "; ".join(reasons) or "yes", "yes")
 
 
+def check_shown_order(share: float) -> Check:
+    """Whether debiasing found anything that the order that was shown does not have; `share` of its gain is there."""
+    return Check(
+        "the shown order leaves something to gain",
+        share < 1,
+        f"it has {share:.0%} of what a debiased ranker gains over a random order",
+        "less than 100%",
+    )
+
+
 def check_curve(
     candidate: npt.NDArray[np.float64] | None, live: npt.NDArray[np.float64] | None, gate: ClickGate
 ) -> list[Check]:
@@ -112,6 +123,16 @@ def check_curve(
             f"at most {gate.max_curve_change:.3f}",
         )
     ]
+
+
+def check_drift(drift: CurveDrift, gate: ClickGate) -> Check:
+    """Whether people looked at lists in the held-out part of the log as they did in the part that was learned from."""
+    return Check(
+        "examination steady within the log",
+        not drift.beyond(gate.max_curve_change),
+        f"mean change {drift.change:.3f}, by chance up to {drift.by_chance:.3f}",
+        f"at most {gate.max_curve_change:.3f}, or by chance",
+    )
 
 
 def check_clicks(difference: PolicyDifference, baseline: float, gate: ClickGate) -> Check:

@@ -19,26 +19,28 @@ from rankers.ltr.features import FeatureSet, load_feature_set
 from rankers.ltr.models import load_numeric_ranker, load_propensities
 from rankers.registry import ModelCard, ModelRegistry
 from training.counterfactual import compare_policies, evaluate_policy
-from training.loop.abstain import reasons_to_abstain
+from training.loop.abstain import learn, reasons_to_abstain
 from training.loop.evidence import Evidence, examination_given, read_evidence, scores_of, split_moment
 from training.loop.gate import (
     Check,
     Decision,
     check_clicks,
     check_curve,
+    check_drift,
     check_identified,
     check_judged,
     check_log,
+    check_shown_order,
     decide,
 )
 from training.loop.judged import learned_stage, measure_judged
-from training.loop.learners import learner_named
 from training.loop.report import write_report
 from training.loop.runs import FINISHED, Run, Runs
 from training.loop.settings import LoopSettings
+from training.ultr.drift import curve_drift
 from training.ultr.learner import FittedRanker
 
-CANDIDATE, LOG, REPORT = "candidate", "log", "report.html"
+CANDIDATE, DEBIASED, LOG, REPORT = "candidate", "debiased", "log", "report.html"
 MEASURE_CLICKS = "clicks/session, held out"
 
 
@@ -159,28 +161,36 @@ class _Turn:
 
     def _train(self) -> dict[str, Any]:
         evidence = self._evidence()
-        learn = evidence.learn
+        lists = evidence.learn
         gate = self._settings.gate.clicks
         checks = [
-            *check_log(evidence.report, sessions=learn.sessions, clicks=int(learn.clicks.sum()), gate=gate),
-            check_identified(reasons_to_abstain(learn)),
+            *check_log(evidence.report, sessions=lists.sessions, clicks=int(lists.clicks.sum()), gate=gate),
+            check_identified(reasons_to_abstain(lists)),
         ]
         found: dict[str, Any] = {
-            "sessions": learn.sessions,
-            "clicks": int(learn.clicks.sum()),
-            "lists": len(learn.rows),
-            "queries": len(np.unique(learn.queries)),
+            "sessions": lists.sessions,
+            "clicks": int(lists.clicks.sum()),
+            "lists": len(lists.rows),
+            "queries": len(np.unique(lists.queries)),
             "data_hash": evidence.data_hash,
             "checks": [asdict(check) for check in checks],
             "trained": all(check.holds for check in checks),
         }
         if found["trained"]:
             warm = self._live if self._settings.warm_start else None
-            fitted = learner_named(self._settings.learner).fit(
-                learn, warm_start=FittedRanker.load(warm) if warm else None, seed=self._settings.seed
+            learned = learn(
+                lists,
+                self._settings.learner,
+                warm_start=FittedRanker.load(warm) if warm else None,
+                seed=self._settings.seed,
             )
             shutil.rmtree(self._run.folder / CANDIDATE, ignore_errors=True)
-            fitted.save(self._run.folder / CANDIDATE)
+            learned.ranker.save(self._run.folder / CANDIDATE)
+            shutil.rmtree(self._run.folder / DEBIASED, ignore_errors=True)
+            learned.debiased.save(self._run.folder / DEBIASED)
+            found["naive_because"] = learned.naive_because
+            if learned.shown_share is not None:
+                found["checks"].append(asdict(check_shown_order(learned.shown_share)))
         return found
 
     def _evaluate(self) -> dict[str, Any]:
@@ -195,10 +205,12 @@ class _Turn:
         checks = check_curve(curve, live_curve, settings.gate.clicks)
         decide_by = evidence.decide
         scores = scores_of(candidate, decide_by)
+        drift = curve_drift(evidence.learn, decide_by, scores, seed=settings.seed)
+        checks.append(check_drift(drift, settings.gate.clicks))
         live_scores = scores_of(live, decide_by) if live else None
         measures: dict[str, float] = {}
         try:
-            examined = examination_given(scores)
+            examined = examination_given(scores_of(load_numeric_ranker(self._run.folder / DEBIASED), decide_by))
             value = evaluate_policy(decide_by, scores, examined, seed=settings.seed)
             baseline = evaluate_policy(decide_by, live_scores, examined, seed=settings.seed)
             difference = compare_policies(decide_by, scores, live_scores, examined, seed=settings.seed)
@@ -239,7 +251,7 @@ class _Turn:
                 name=settings.model,
                 version=version,
                 kind="ltr",
-                source=f"clicks, {settings.learner}",
+                source=f"clicks, {'naive' if steps['train'].get('naive_because') else settings.learner}",
                 licence="",
                 data_hash=steps["train"]["data_hash"],
                 parent=steps["export"]["live"],

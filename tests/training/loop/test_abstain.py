@@ -1,33 +1,130 @@
-"""Logs that must not be learned from, and one that may."""
+"""Logs that must not be learned from, ones that must not be debiased, and one that may."""
+
+from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
+import pytest
 
-from training.loop.abstain import reasons_to_abstain
+from tests.training.ultr.small_lists import attractiveness, clicked_lists, empty_lists
+from training.loop.abstain import learn, reasons_against, reasons_against_debiasing, reasons_to_abstain
+from training.loop.settings import LearnerName
+from training.ultr.dla import Dla
+from training.ultr.fitting import NetworkSettings
+from training.ultr.ipw import Naive
+from training.ultr.learner import Learner
 from training.ultr.lists import ClickLists
+from training.ultr.simulate import ClickModel, PositionBased, examination_curve, simulate_clicks
+
+PLACES = 6
+NETWORK = NetworkSettings(hidden=(), most_steps=150, learning_rate=0.02)
 
 
-def lists(shown: int, clicks: list[int]) -> ClickLists:
-    places = len(clicks)
-    rows = np.arange(places)[None]
-    return ClickLists(
-        features=np.zeros((places, 1), dtype=np.float32),
-        feature_names=("f",),
-        rows=rows,
-        queries=np.zeros(1, dtype=np.int64),
-        slots=rows,
-        shown=np.array([shown]),
-        clicks=np.array([clicks]),
-    )
+def small(name: LearnerName) -> Learner:
+    return Naive(network=NETWORK) if name == "naive" else Dla(network=NETWORK)
 
 
-def test_a_log_with_enough_sessions_and_clicks_on_several_places_may_be_learned_from() -> None:
-    assert reasons_to_abstain(lists(10, [5, 2, 1])) == []
+def shown(order: npt.NDArray[np.int64] | None = None, *, lists: int = 150) -> ClickLists:
+    """Lists of random documents; with `order` int64 [lists, PLACES] the places of each are put into that order."""
+    empty = empty_lists([PLACES] * lists, places=PLACES)
+    return empty if order is None else replace(empty, rows=np.take_along_axis(empty.rows, order, axis=1))
 
 
-def test_few_sessions_for_each_list_are_a_reason() -> None:
-    assert reasons_to_abstain(lists(9, [5, 2, 1])) == ["9.0 sessions for each list, fewer than 10"]
+def best_first(noise: float) -> ClickLists:
+    worth = attractiveness(shown()) + np.random.default_rng(0).normal(scale=noise, size=150 * PLACES)
+    return shown(np.argsort(-worth.reshape(150, PLACES), axis=1))
 
 
-def test_clicks_on_one_place_only_are_a_reason() -> None:
-    (reason,) = reasons_to_abstain(lists(100, [0, 0, 60]))
+def visited(lists: ClickLists, *, sessions: int = 100_000, eta: float = 1.0) -> ClickLists:
+    users: ClickModel = PositionBased(examination_curve(PLACES, eta=eta))
+    return simulate_clicks(lists, attractiveness(lists), users, sessions=sessions, seed=1)
+
+
+def test_a_weak_rankers_log_is_debiased() -> None:
+    lists = visited(shown())
+    assert reasons_to_abstain(lists) == []
+    learned = learn(lists, "dla", make=small)
+    assert learned.naive_because == ()
+    assert learned.ranker.settings["learner"] == "Dla"
+
+
+@pytest.mark.parametrize("name", ["dla", "naive"])
+def test_few_sessions_for_each_list_are_a_reason_to_believe_clicks(name: LearnerName) -> None:
+    lists = visited(shown(), sessions=150 * 9)
+    (reason,) = reasons_against_debiasing(lists)
+    assert reason == "9.0 sessions for each list, fewer than 10"
+    learned = learn(lists, name, make=small)
+    assert learned.ranker.settings["learner"] == "Naive"
+    assert (reason in learned.naive_because) == (name == "dla")
+    assert learned.debiased.settings["learner"] == ("Dla" if name == "dla" else "Naive")
+
+
+def test_many_features_and_few_documents_are_a_reason_to_believe_clicks() -> None:
+    (reason,) = reasons_against_debiasing(visited(shown(lists=4)))
+    assert reason == "24 documents were shown, fewer than 5 for each of 5 features"
+
+
+def test_clicks_on_one_place_only_are_a_reason_to_abstain() -> None:
+    lists = visited(shown())
+    clicks = np.zeros_like(lists.clicks)
+    clicks[:, 2] = lists.clicks[:, 2]
+    (reason,) = reasons_to_abstain(replace(lists, clicks=clicks, patterns=None))
     assert "all clicks are on one place" in reason
+
+
+def test_lists_of_one_place_are_a_reason_to_abstain() -> None:
+    (reason,) = reasons_to_abstain(clicked_lists(empty_lists([1] * 50, places=3)))
+    assert "every list shows one place" in reason
+
+
+def with_position_as_feature(lists: ClickLists) -> ClickLists:
+    features = lists.features.copy()
+    features[lists.rows, 4] = lists.slots
+    return replace(lists, features=features)
+
+
+def test_a_feature_that_is_the_position_is_a_reason_unless_documents_changed_places() -> None:
+    confounded = visited(with_position_as_feature(shown()))
+    (reason,) = reasons_against_debiasing(confounded)
+    assert "features tell the position (100% of it) and only 0% of the documents" in reason
+    assert reason in learn(confounded, "dla", make=small).naive_because
+    lists = with_position_as_feature(shown())
+    turned = replace(
+        lists,
+        rows=np.concatenate([lists.rows, np.roll(lists.rows, 1, axis=1)]),
+        queries=np.tile(lists.queries, 2),
+        slots=np.tile(lists.slots, (2, 1)),
+        shown=np.tile(lists.shown, 2),
+        clicks=np.tile(lists.clicks, (2, 1)),
+    )
+    assert reasons_against_debiasing(visited(turned)) == []
+
+
+def test_a_ranker_that_knew_nearly_everything_is_a_reason() -> None:
+    lists = visited(best_first(0.05))
+    learned = learn(lists, "dla", make=small)
+    (reason,) = learned.naive_because
+    assert "the order that was shown has" in reason
+    assert learned.shown_share is not None
+    assert learned.shown_share > 0.5
+
+
+def test_no_bias_is_a_reason() -> None:
+    (reason,) = learn(visited(shown(), eta=0.0), "dla", make=small).naive_because
+    assert "all places are looked at about alike" in reason
+
+
+def test_what_has_no_propensities_is_left_alone() -> None:
+    lists = visited(shown())
+    assert reasons_against(Naive(network=NETWORK).fit(lists), None) == []
+
+
+def test_a_fallback_goes_on_from_a_ranker_of_its_own_kind_only() -> None:
+    lists = visited(shown(), sessions=150 * 9)
+    debiased, naive = Dla(network=NETWORK).fit(lists), Naive(network=NETWORK).fit(lists, seed=5)
+    fresh = learn(lists, "dla", make=small).ranker.score(lists.features)
+    on = learn(lists, "dla", warm_start=debiased, make=small).ranker.score(lists.features)
+    np.testing.assert_array_equal(fresh, on)
+    assert (learn(lists, "dla", warm_start=naive, make=small).ranker.score(lists.features) != fresh).any()

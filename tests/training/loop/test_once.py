@@ -117,3 +117,15 @@ def test_the_command(shop: Path) -> None:
     assert isinstance(back.exception, NotFoundError)
     registry = ModelRegistry(shop / "models")
     assert registry.live_version("ranker") == card.version
+
+
+def test_a_log_too_thin_for_debiasing_is_believed_as_it_is_and_the_page_says_so(shop: Path) -> None:
+    visit(shop, sessions=12, seed=1)
+    settings = settings_of(shop)
+    gate = settings.gate.model_copy(
+        update={"clicks": settings.gate.clicks.model_copy(update={"min_sessions": 1, "min_clicks": 1})}
+    )
+    outcome = Loop(settings.model_copy(update={"gate": gate})).turn()
+    (run,) = Loop(settings).runs.all()
+    assert any("sessions for each list" in reason for reason in run.steps["train"]["naive_because"])
+    assert "clicks were taken as they are" in outcome.report.read_text()
