@@ -17,7 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from index.analysis import Analyzer
+from index.bitmaps import unpack
+from index.columns import Columns, ColumnsBuilder, allowed_rows
 from rankers.errors import InvalidInputError
+from rankers.filters import Filter
 from rankers.types import Document
 
 DOCUMENTS_FILE = "documents.json"
@@ -34,12 +37,17 @@ class BM25Index:
         What made terms of the documents.
     postings
         Scores per term; None where no document has any term.
+    columns
+        Metadata of the documents, to filter by.
     """
 
-    def __init__(self, ids: Sequence[str], analyzer: Analyzer, postings: bm25s.BM25 | None) -> None:
+    def __init__(
+        self, ids: Sequence[str], analyzer: Analyzer, postings: bm25s.BM25 | None, columns: Columns | None = None
+    ) -> None:
         self.ids = tuple(ids)
         self._analyzer = analyzer
         self._postings = postings
+        self._columns = columns
 
     @classmethod
     def build(
@@ -74,22 +82,26 @@ class BM25Index:
         vocabulary: dict[str, int] = {}
         ids: dict[str, None] = {}
         rows: list[list[int]] = []
+        columns = ColumnsBuilder()
         for document in documents:
             if document.id in ids:
                 raise InvalidInputError(f"document id {document.id!r} occurs twice; ids must be unique in an index")
             ids[document.id] = None
+            columns.add(document.metadata)
             rows.append([vocabulary.setdefault(term, len(vocabulary)) for term in analyzer.terms(document.content)])
         postings = None
         if vocabulary:
             postings = bm25s.BM25(k1=k1, b=b, method="lucene")
             postings.index((rows, vocabulary), create_empty_token=False, show_progress=False)
-        return cls(tuple(ids), analyzer, postings)
+        return cls(tuple(ids), analyzer, postings, columns.finish())
 
     def save(self, folder: Path) -> None:
         """Write the index to a folder, which is made if missing."""
         folder.mkdir(parents=True, exist_ok=True)
         content = {"stemmer": self._analyzer.stemmer, "empty": self._postings is None, "ids": self.ids}
         (folder / DOCUMENTS_FILE).write_text(json.dumps(content))
+        if self._columns is not None:
+            self._columns.save(folder)
         if self._postings is not None:
             self._postings.save(folder, show_progress=False)
 
@@ -98,12 +110,12 @@ class BM25Index:
         """Read an index that `save` wrote."""
         content = json.loads((folder / DOCUMENTS_FILE).read_text())
         postings = None if content["empty"] else bm25s.BM25.load(folder, show_progress=False)
-        return cls(content["ids"], Analyzer(content["stemmer"]), postings)
+        return cls(content["ids"], Analyzer(content["stemmer"]), postings, Columns.open_if_there(folder))
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def search(self, texts: Sequence[str], k: int) -> list[list[tuple[str, float]]]:
+    def search(self, texts: Sequence[str], k: int, *, condition: Filter | None = None) -> list[list[tuple[str, float]]]:
         """Find documents that share a term with a query.
 
         Parameters
@@ -112,12 +124,19 @@ class BM25Index:
             Queries, B of them.
         k
             Most hits per query, at least 1.
+        condition
+            What the metadata of hits must satisfy.
 
         Returns
         -------
         list of list of tuple
             Document id and score per hit, best first; equal scores in input order. A query of stop words and unknown
             words has no hits.
+
+        Raises
+        ------
+        NotReadyError
+            If there is a filter, and the index was built before there were any.
 
         Examples
         --------
@@ -126,15 +145,18 @@ class BM25Index:
         >>> [(document_id, round(score, 4)) for document_id, score in hits]  # ln(1 + 1.5 / 1.5) * 1 / (1 + 1.2)
         [('a', 0.3151)]
         """
-        return [self._search(text, k) for text in texts]
+        allowed = None if condition is None else unpack(allowed_rows(self._columns, condition), len(self))
+        return [self._search(text, k, allowed) for text in texts]
 
-    def _search(self, text: str, k: int) -> list[tuple[str, float]]:
+    def _search(self, text: str, k: int, allowed: npt.NDArray[np.bool_] | None) -> list[tuple[str, float]]:
         if self._postings is None:
             return []
         term_ids = self._postings.get_tokens_ids(self._analyzer.terms(text))
         if not term_ids:
             return []
         scores = self._postings.get_scores_from_ids(term_ids)
+        if allowed is not None:
+            scores = np.where(allowed, scores, 0)
         return [(self.ids[i], float(scores[i])) for i in _best_positive(scores, k)]
 
 

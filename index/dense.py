@@ -7,20 +7,51 @@ Navigable Small World graphs", TPAMI 2018; M, ef_construction and ef_search are 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
+from index import bitmaps
+from index.columns import Columns, allowed_rows
 from rankers.errors import InvalidInputError
+from rankers.filters import Filter
 
 DenseKind = Literal["flat", "hnsw"]
 VECTORS_FILE = "faiss.index"
 IDS_FILE = "ids.json"
 INFO_FILE = "dense.json"
+EXACT_ROWS = 10_000
+"""Where a filter allows at most so many rows, they are all compared: that is faster than a graph, and exact."""
+MAX_EF_SEARCH = 10_000
+
+
+class VectorIndex(Protocol):
+    """Finds documents by their vectors: `DenseIndex` in memory, `index.spann.live.SpannIndex` on disk."""
+
+    def __len__(self) -> int:
+        """Count the documents."""
+        ...
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a vector, D."""
+        ...
+
+    def search(
+        self,
+        vectors: npt.NDArray[np.float32],
+        k: int,
+        *,
+        condition: Filter | None = None,
+        recall: float | None = None,
+    ) -> list[list[tuple[str, float]]]:
+        """Find the `k` nearest documents per query that satisfy a filter, and a share `recall` of them at least."""
+        ...
 
 
 class DenseIndex:
@@ -34,12 +65,17 @@ class DenseIndex:
         Document ids in the order of the vectors.
     kind
         What `vectors` is.
+    columns
+        Metadata of the documents, to filter by.
     """
 
-    def __init__(self, vectors: faiss.Index, ids: Sequence[str], kind: DenseKind) -> None:
+    def __init__(
+        self, vectors: faiss.Index, ids: Sequence[str], kind: DenseKind, columns: Columns | None = None
+    ) -> None:
         self.ids = tuple(ids)
         self.kind = kind
         self._vectors = vectors
+        self._columns = columns
 
     @classmethod
     def build(
@@ -48,6 +84,7 @@ class DenseIndex:
         ids: Sequence[str],
         kind: DenseKind = "flat",
         *,
+        metadata: Sequence[Mapping[str, Any]] | None = None,
         m: int = 32,
         ef_construction: int = 200,
         ef_search: int = 128,
@@ -62,6 +99,8 @@ class DenseIndex:
             N document ids, unique.
         kind
             ``flat`` compares with every vector; ``hnsw`` walks a graph, faster from about 100,000 vectors on.
+        metadata
+            One mapping per vector, to filter by; None for none.
         m
             Neighbours per vector and layer of the graph.
         ef_construction
@@ -79,6 +118,8 @@ class DenseIndex:
         InvalidInputError
             If shapes do not fit, a number is not finite, an id occurs twice, or there is no such kind.
         """
+        if metadata is not None and len(metadata) != len(ids):
+            raise InvalidInputError(f"{len(ids)} ids need as many metadata, got {len(metadata)}")
         if vectors.ndim != 2 or len(vectors) != len(ids):
             raise InvalidInputError(f"{len(ids)} ids need vectors [{len(ids)}, D], got shape {vectors.shape}")
         if len(set(ids)) < len(ids):
@@ -88,13 +129,15 @@ class DenseIndex:
             raise InvalidInputError(f"the vector of document {ids[int(np.argmin(finite))]!r} is not finite")
         index = _empty_index(kind, vectors.shape[1], m=m, ef_construction=ef_construction, ef_search=ef_search)
         index.add(np.ascontiguousarray(vectors, dtype=np.float32))
-        return cls(index, ids, kind)
+        return cls(index, ids, kind, Columns.build(metadata or ({} for _ in ids)))
 
     def save(self, folder: Path) -> None:
         """Write the index to a folder, which is made if missing."""
         folder.mkdir(parents=True, exist_ok=True)
         faiss.write_index(self._vectors, str(folder / VECTORS_FILE))
         (folder / IDS_FILE).write_text(json.dumps(self.ids))
+        if self._columns is not None:
+            self._columns.save(folder)
         info = {"kind": self.kind, "documents": len(self), "dimensions": self.dimensions}
         (folder / INFO_FILE).write_text(json.dumps(info) + "\n")
 
@@ -103,7 +146,7 @@ class DenseIndex:
         """Read an index that `save` wrote."""
         info = json.loads((folder / INFO_FILE).read_text())
         ids = json.loads((folder / IDS_FILE).read_text())
-        return cls(faiss.read_index(str(folder / VECTORS_FILE)), ids, info["kind"])
+        return cls(faiss.read_index(str(folder / VECTORS_FILE)), ids, info["kind"], Columns.open_if_there(folder))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -113,7 +156,24 @@ class DenseIndex:
         """Length of a vector, D."""
         return int(self._vectors.d)
 
-    def search(self, vectors: npt.NDArray[np.float32], k: int) -> list[list[tuple[str, float]]]:
+    def vectors(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Vectors of documents, float32 [len(ids), D]; raises `KeyError` for one that is not here."""
+        rows = np.array([self._rows[document_id] for document_id in ids], dtype=np.int64)
+        found: npt.NDArray[np.float32] = self._vectors.reconstruct_batch(rows)
+        return found
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {document_id: row for row, document_id in enumerate(self.ids)}
+
+    def search(
+        self,
+        vectors: npt.NDArray[np.float32],
+        k: int,
+        *,
+        condition: Filter | None = None,
+        recall: float | None = None,  # noqa: ARG002 - of indexes that are tuned
+    ) -> list[list[tuple[str, float]]]:
         """Find the documents with the greatest inner products.
 
         Parameters
@@ -122,6 +182,10 @@ class DenseIndex:
             float32 [B, D], finite: one per query.
         k
             Most hits per query, at least 1.
+        condition
+            What the metadata of hits must satisfy.
+        recall
+            Has no effect: a flat index finds all, a graph was given its parameters when it was built.
 
         Returns
         -------
@@ -133,6 +197,8 @@ class DenseIndex:
         ------
         InvalidInputError
             If the vectors have another length or a number is not finite.
+        NotReadyError
+            If there is a filter, and the index was built before there were any.
         """
         if vectors.ndim != 2 or vectors.shape[1] != self.dimensions:
             raise InvalidInputError(
@@ -143,7 +209,11 @@ class DenseIndex:
             raise InvalidInputError("a query vector is not finite")
         if not len(self) or not len(vectors):
             return [[] for _ in vectors]
-        scores, positions = self._vectors.search(np.ascontiguousarray(vectors, dtype=np.float32), min(k, len(self)))
+        queries = np.ascontiguousarray(vectors, dtype=np.float32)
+        if condition is None:
+            scores, positions = self._vectors.search(queries, min(k, len(self)))
+        else:
+            scores, positions = self._search_allowed(queries, k, allowed_rows(self._columns, condition))
         # FAISS leaves the order of equal scores open.
         order = np.lexsort((positions, -scores), axis=1)
         scores, positions = np.take_along_axis(scores, order, axis=1), np.take_along_axis(positions, order, axis=1)
@@ -151,6 +221,25 @@ class DenseIndex:
             [(self.ids[i], score) for i, score in zip(row, row_scores, strict=True) if i >= 0]
             for row, row_scores in zip(positions.tolist(), scores.tolist(), strict=True)
         ]
+
+    def _search_allowed(
+        self, queries: npt.NDArray[np.float32], k: int, allowed: bitmaps.Bitmap
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        count = bitmaps.size(allowed)
+        if not count:
+            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        kernels: Any = faiss  # whose own stub lacks what follows
+        vectors: Any = self._vectors
+        selector = kernels.IDSelectorBitmap(allowed)
+        parameters = kernels.SearchParameters(sel=selector)
+        if self.kind == "hnsw" and count <= EXACT_ROWS:
+            vectors = kernels.downcast_index(vectors.storage)
+        elif self.kind == "hnsw":
+            # As many allowed candidates as there would be without a filter.
+            ef_search = min(int(vectors.hnsw.efSearch * len(self) / count), MAX_EF_SEARCH)
+            parameters = kernels.SearchParametersHNSW(sel=selector, efSearch=ef_search)
+        scores, positions = vectors.search(queries, min(k, count), params=parameters)
+        return scores, positions
 
 
 def _empty_index(kind: str, dimensions: int, *, m: int, ef_construction: int, ef_search: int) -> faiss.Index:

@@ -6,13 +6,14 @@ import fcntl
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from index.corpus import Corpus
 from index.manifest import Manifest, publish_manifest, read_manifest, sync
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
     from index.bm25 import BM25Index
     from index.dense import DenseIndex, DenseKind
     from index.encoders import Encoder
+    from index.spann.live import SpannIndex
 
 Progress = Callable[[str, int, int], None]
 """Called with a phase, how many of its documents are done, and how many there are."""
+
+DenseChoice = Literal["auto", "flat", "hnsw", "spann"]
+"""How vectors are indexed: exact, by a graph in memory, on disk; ``auto`` is flat for few and spann for many."""
 
 CORPUS_FILE = "corpus.sqlite"
 LOCK_FILE = "BUILD.lock"
@@ -33,6 +38,9 @@ BM25, DENSE = "bm25", "dense"
 EMBED_BATCH = 256
 """Documents embedded between two reports of progress."""
 BUILD_RETRY_S = 60.0
+SPANN_DOCUMENTS = 50_000
+"""Documents from which ``auto`` is spann: comparing with all of them takes a few milliseconds."""
+VECTORS_FILE = "vectors.partial"
 
 
 class IndexDirectory:
@@ -87,18 +95,38 @@ class IndexDirectory:
 
         return BM25Index.load(self._part(BM25))
 
-    def open_dense(self) -> DenseIndex:
+    def open_dense(self) -> DenseIndex | SpannIndex:
         """Load the vectors of the current version; raises `NotReadyError` if there are none."""
         from index.dense import DenseIndex
 
-        return DenseIndex.load(self._part(DENSE))
+        folder = self._part(DENSE)
+        if self.manifest().dense_kind != "spann":
+            return DenseIndex.load(folder)
+        from index.spann.live import SpannIndex
+
+        return SpannIndex.open(folder, read_only=True)
+
+    @property
+    def version_folder(self) -> Path:
+        """Folder of the current version; raises `NotReadyError` if nothing has been built."""
+        return self._folder(self.manifest().version)
+
+    def spann_folder(self) -> Path:
+        """Folder of the current version's vectors; raises `NotReadyError` unless they are indexed by spann."""
+        folder, kind = self._part(DENSE), self.manifest().dense_kind
+        if kind != "spann":
+            raise NotReadyError(
+                f"the vectors at {self.root} are indexed by {kind!r}; run: shortlist index build --dense-kind spann"
+            )
+        return folder
 
     def build(
         self,
         *,
         encoder: Encoder | None,
         encoder_name: str | None,
-        dense_kind: DenseKind = "flat",
+        dense_kind: DenseChoice = "auto",
+        max_memory_mb: float | None = None,
         on_progress: Progress | None = None,
     ) -> Manifest:
         """Index the documents as they are now, and make that the current version.
@@ -110,7 +138,9 @@ class IndexDirectory:
         encoder_name
             What the configuration calls the encoder, for the manifest.
         dense_kind
-            ``flat`` or ``hnsw``, as for `DenseIndex.build`.
+            ``flat`` or ``hnsw``, as for `DenseIndex.build`, ``spann``, or ``auto``: flat below `SPANN_DOCUMENTS`.
+        max_memory_mb
+            Memory that a search of a ``spann`` index may hold, in 10^6 bytes; None for the default share of heads.
         on_progress
             Called now and then.
 
@@ -136,8 +166,13 @@ class IndexDirectory:
             self._remove_versions(lambda number: number >= version)
             folder = self._folder(version)
             ids = _build_bm25(corpus, folder / BM25, report)
+            kind = _chosen(dense_kind, len(ids))
             if encoder is not None:
-                _build_dense(corpus, ids, folder / DENSE, encoder=encoder, kind=dense_kind, report=report)
+                vectors = _Embedding(corpus, ids, encoder, report)
+                if kind == "spann":
+                    _build_spann(vectors, folder / DENSE, max_memory_mb)
+                else:
+                    _build_dense(vectors, folder / DENSE, kind)
             for path in (*folder.rglob("*"), folder, self.root):
                 sync(path)
             manifest = Manifest(
@@ -146,7 +181,7 @@ class IndexDirectory:
                 documents=len(ids),
                 parts=(BM25,) if encoder is None else (BM25, DENSE),
                 encoder=encoder_name,
-                dense_kind=None if encoder is None else dense_kind,
+                dense_kind=None if encoder is None else kind,
             )
             publish_manifest(self.root, manifest)
             self._remove_versions(lambda number: number < version - 1)
@@ -189,22 +224,60 @@ def _build_bm25(corpus: Corpus, folder: Path, report: Progress) -> tuple[str, ..
     return index.ids
 
 
-def _build_dense(
-    corpus: Corpus, ids: tuple[str, ...], folder: Path, *, encoder: Encoder, kind: DenseKind, report: Progress
-) -> None:
+def _chosen(kind: DenseChoice, documents: int) -> DenseKind | Literal["spann"]:
+    if kind == "auto":
+        return "spann" if documents >= SPANN_DOCUMENTS else "flat"
+    return kind
+
+
+def _build_dense(embedding: _Embedding, folder: Path, kind: DenseKind) -> None:
     from index.dense import DenseIndex
 
-    vectors = np.empty((len(ids), encoder.dimensions), dtype=np.float32)
-    embedded: list[str] = []
-    for start in range(0, len(ids), EMBED_BATCH):
-        # The documents BM25 has, but for those deleted since.
-        found = corpus.find(ids[start : start + EMBED_BATCH])
-        documents = [found[i] for i in ids[start : start + EMBED_BATCH] if i in found]
-        rows = slice(len(embedded), len(embedded) + len(documents))
-        vectors[rows] = encoder.encode_documents([document.content for document in documents])
-        embedded.extend(document.id for document in documents)
-        report("embedding", min(start + EMBED_BATCH, len(ids)), len(ids))
-    DenseIndex.build(vectors[: len(embedded)], embedded, kind).save(folder)
+    vectors = list(embedding.blocks())
+    found = np.concatenate(vectors) if vectors else np.empty((0, embedding.dimensions), np.float32)
+    DenseIndex.build(found, embedding.ids, kind, metadata=embedding.metadata).save(folder)
+
+
+def _build_spann(embedding: _Embedding, folder: Path, max_memory_mb: float | None) -> None:
+    """Embed to a file first: the build reads vectors more than once, and need not have them all in memory."""
+    from index.spann.building import build_index
+    from index.spann.parameters import SpannParameters
+    from index.spann.vectors import ArrayStream
+
+    path = folder.with_name(VECTORS_FILE)
+    with path.open("wb") as file:
+        for block in embedding.blocks():
+            file.write(block.tobytes())
+    shape = (len(embedding.ids), embedding.dimensions)
+    vectors = np.memmap(path, np.float32, "r", shape=shape) if embedding.ids else np.empty(shape, np.float32)
+    rows = zip(embedding.ids, embedding.metadata, strict=True)
+    parameters = SpannParameters(max_memory_mb=max_memory_mb)
+    build_index(folder, rows, ArrayStream(vectors), parameters=parameters, on_progress=embedding.report)
+    path.unlink()
+
+
+class _Embedding:
+    """The documents that BM25 has, but for those deleted since: their vectors, and after those ids and metadata."""
+
+    def __init__(self, corpus: Corpus, ids: tuple[str, ...], encoder: Encoder, report: Progress) -> None:
+        self.ids: list[str] = []
+        self.metadata: list[Mapping[str, Any]] = []
+        self.report = report
+        self.dimensions = encoder.dimensions
+        self._corpus = corpus
+        self._wanted = ids
+        self._encoder = encoder
+
+    def blocks(self) -> Iterator[npt.NDArray[np.float32]]:
+        for start in range(0, len(self._wanted), EMBED_BATCH):
+            some = self._wanted[start : start + EMBED_BATCH]
+            found = self._corpus.find(some)
+            documents = [found[i] for i in some if i in found]
+            self.ids.extend(document.id for document in documents)
+            self.metadata.extend(document.metadata for document in documents)
+            if documents:
+                yield self._encoder.encode_documents([document.content for document in documents])
+            self.report("embedding", min(start + EMBED_BATCH, len(self._wanted)), len(self._wanted))
 
 
 def _reported(documents: Iterable[Document], total: int, report: Progress) -> Iterator[Document]:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -41,9 +41,10 @@ class BM25Spec(_Spec):
 
 
 class DenseSpec(_Spec):
-    """Retrieve by nearest vectors."""
+    """Retrieve by nearest vectors; `recall` is the share of the true nearest to find, where the index is tuned."""
 
     kind: Literal["dense"]
+    recall: float | None = Field(None, gt=0, le=1)
 
 
 class HybridSpec(_Spec):
@@ -53,9 +54,21 @@ class HybridSpec(_Spec):
     fusion: Literal["rrf", "weighted"] = "rrf"
     weights: tuple[float, float] | None = None
     depth: int = Field(100, ge=1)
+    recall: float | None = Field(None, gt=0, le=1)
 
 
-RetrieverSpec = Annotated[BM25Spec | DenseSpec | HybridSpec, Field(discriminator="kind")]
+class FeedbackSpec(_Spec):
+    """Retrieve by nearest vectors, let stages teach the query's vector, retrieve again: see `index.feedback`."""
+
+    kind: Literal["feedback"]
+    by_scores: StageSpec | None = None
+    by_order: StageSpec | None = None
+    temperature: float = Field(0.05, gt=0)
+    recall: float | None = Field(None, gt=0, le=1)
+
+
+AnyRetrieverSpec = BM25Spec | DenseSpec | HybridSpec | FeedbackSpec
+RetrieverSpec = Annotated[AnyRetrieverSpec, Field(discriminator="kind")]
 
 
 class PipelineSpec(_Spec):
@@ -222,7 +235,7 @@ class Pipelines:
         """Name of the encoder a pipeline's index must have been built with, None if it needs no vectors."""
         spec = self.spec.pipelines[self.resolve(name)]
         arms = [self.needs_dense(arm) for arm in spec.interleave or ()]
-        dense = isinstance(spec.retriever, DenseSpec | HybridSpec) or any(arms)
+        dense = isinstance(spec.retriever, DenseSpec | HybridSpec | FeedbackSpec) or any(arms)
         return self.spec.encoder if dense else None
 
     def encoder(self) -> Encoder:
@@ -303,7 +316,9 @@ class Pipelines:
         ranker = once(("ranker", spec), lambda: load_ranker(spec, source, models_dir=self.models_dir, once=once))
         return Stage(spec.name, ranker, spec.depth, model=source.label)
 
-    def _retriever(self, spec: BM25Spec | DenseSpec | HybridSpec, root: Path) -> Retriever:
+    def _retriever(self, spec: AnyRetrieverSpec, root: Path) -> Retriever:
+        if isinstance(spec, FeedbackSpec):
+            return self._feedback(spec, root)  # anew every time: other versions of its models may be live
         directory = self._once(("index", root), partial(IndexDirectory, root))
         version = directory.manifest().version
         if self._versions.get(root) != version:
@@ -326,9 +341,19 @@ class Pipelines:
                     f"the index at {root} has vectors of {built_with!r}, the configuration says encoder "
                     f"{self.spec.encoder!r}; build it again with: shortlist index build"
                 )
-            return retrievers.DenseRetriever(vectors, self.encoder(), directory.corpus)
-        both = [self._retriever(part, root) for part in (BM25Spec(kind="bm25"), DenseSpec(kind="dense"))]
+            return retrievers.DenseRetriever(vectors, self.encoder(), directory.corpus, recall=spec.recall)
+        parts = (BM25Spec(kind="bm25"), DenseSpec(kind="dense", recall=spec.recall))
+        both = [self._retriever(part, root) for part in parts]
         return HybridRetriever(both, _fusion(spec), depth=spec.depth)
+
+    def _feedback(self, spec: FeedbackSpec, root: Path) -> Retriever:
+        from index.feedback import FeedbackRetriever
+        from index.retrievers import DenseRetriever
+
+        dense = self._retriever(DenseSpec(kind="dense", recall=spec.recall), root)
+        teachers = {"by_scores": spec.by_scores, "by_order": spec.by_order}
+        stages = {role: self._stage(stage) for role, stage in teachers.items() if stage is not None}
+        return FeedbackRetriever(cast(DenseRetriever, dense), temperature=spec.temperature, **stages)
 
     def _load_encoder(self) -> Encoder:
         from index.encoders import Encoder

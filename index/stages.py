@@ -124,12 +124,14 @@ class ServerSpec(_Spec):
 class _StageSpec(_Spec):
     """What any stage may say.
 
-    `both_orders` ranks every list as it comes and reversed, and orders by the mean of the two ranks. `calibration` is a
-    file, relative to the model registry, that makes the scores probabilities.
+    `both_orders` ranks every list as it comes and reversed, and orders by the mean of the two ranks. `incoming_weight`
+    is the share that the incoming scores have in the stage's. `calibration` is a file, relative to the model registry,
+    that makes the scores probabilities.
     """
 
     model: str
     both_orders: bool = False
+    incoming_weight: float = Field(0.0, ge=0, lt=1)
     calibration: Path | None = None
 
 
@@ -349,6 +351,10 @@ def load_ranker(spec: StageSpec, source: ModelSource, *, models_dir: Path, once:
         from rankers.consistency import BothOrders
 
         ranker = BothOrders(ranker)
+    if spec.incoming_weight:
+        from rankers.fused import FusedRanker
+
+        ranker = FusedRanker(ranker, incoming_weight=spec.incoming_weight)
     if spec.calibration is not None:
         from rankers.calibration import CalibratedRanker, Calibration
 

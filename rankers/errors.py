@@ -11,6 +11,8 @@
     ├── OverloadedError        the queue is full: try again after `retry_after_s`
     ├── DeadlineError          the time allowed for a request has passed
     ├── NotReadyError          nothing is live yet
+    ├── CorruptIndexError      a file of an index is missing, cut short or changed
+    ├── StorageError           a disk is full, or failed to keep something; the cause is chained
     └── WorkerError            the code behind a model failed; the cause is chained
 
 `app.errors` maps this tree to HTTP, and nothing else does. Every message says what was wrong, with the value, and what
@@ -91,6 +93,14 @@ class DeadlineError(ShortlistError):
 
 class NotReadyError(ShortlistError):
     """Nothing is live yet; the message says what is missing."""
+
+
+class CorruptIndexError(ShortlistError):
+    """A file of an index is missing, cut short or changed; the message names it."""
+
+
+class StorageError(ShortlistError):
+    """A disk is full or failed, so that something was not kept; the cause is chained."""
 
 
 class WorkerError(ShortlistError):

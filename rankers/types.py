@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rankers.errors import InvalidInputError
+from rankers.filters import Filter
 
 
 class ScoreKind(StrEnum):
@@ -45,10 +46,11 @@ class ScoreKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What was asked."""
+    """What was asked, and what the metadata of documents must satisfy to be found, if anything."""
 
     id: str
     text: str
+    filter: Filter | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,12 +50,17 @@ def delete(
 @cli.command()
 def build(
     source: Annotated[str | None, typer.Argument(help="Documents to add first, as for `add`.")] = None,
+    *,
     config: ConfigOption = DEFAULT_CONFIG,
     index: IndexOption = None,
     dense: Annotated[bool, typer.Option(help="Embed the documents too, for dense and hybrid retrieval.")] = True,
     dense_kind: Annotated[
-        Literal["flat", "hnsw"], typer.Option(help="Exact search, or a graph for collections over some 100,000.")
-    ] = "flat",
+        Literal["auto", "flat", "hnsw", "spann"],
+        typer.Option(help="Exact, a graph in memory, or on disk; auto is flat for few documents and spann for many."),
+    ] = "auto",
+    max_memory_mb: Annotated[
+        float | None, typer.Option(help="Memory a search on disk may hold, in millions of bytes.", show_default=False)
+    ] = None,
 ) -> None:
     """Build the index. A running service uses it as soon as it is complete; until then the old one serves."""
     pipelines = load_pipelines(config)
@@ -67,6 +72,7 @@ def build(
         encoder=pipelines.encoder() if dense else None,
         encoder_name=pipelines.spec.encoder if dense else None,
         dense_kind=dense_kind,
+        max_memory_mb=max_memory_mb,
         on_progress=progress_line,
     )
     seconds = time.perf_counter() - started
@@ -80,3 +86,85 @@ def info(config: ConfigOption = DEFAULT_CONFIG, index: IndexOption = None) -> No
     from dataclasses import asdict
 
     out.print_json(json.dumps(asdict(_directory(config, index).manifest())))
+
+
+@cli.command()
+def check(
+    config: ConfigOption = DEFAULT_CONFIG,
+    index: IndexOption = None,
+    repair: Annotated[bool, typer.Option(help="Mend what follows from other files, and remove leftovers.")] = False,
+) -> None:
+    """Verify every checksum and invariant of vectors that are kept on disk; status 1 if anything is left wrong."""
+    from index.spann.check import check as check_index
+
+    folder = _directory(config, index).spann_folder()
+    findings = check_index(folder, repair=repair)
+    for finding in findings:
+        state = "mended" if finding.repaired else f"{'harmless; ' if finding.harmless else ''}{finding.remedy}"
+        out.print(f"{finding.path}: {finding.problem} ({state})", soft_wrap=True)
+    err.print(f"{folder}: {len(findings)} findings")
+    if any(not finding.repaired and not finding.harmless for finding in findings):
+        raise typer.Exit(1)
+
+
+@cli.command()
+def snapshot(
+    target: Annotated[Path, typer.Argument(help="A folder that does not exist.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    index: IndexOption = None,
+) -> None:
+    """Copy documents and the current index into a folder that stands on its own; a service may go on meanwhile."""
+    from index.copies import copy_directory
+
+    directory = _directory(config, index)
+    copy_directory(directory, target)
+    err.print(f"copied version {directory.manifest().version} to {target}; back with: shortlist index restore {target}")
+
+
+@cli.command()
+def restore(
+    snapshot: Annotated[Path, typer.Argument(help="What `snapshot` made.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    index: IndexOption = None,
+) -> None:
+    """Put a snapshot where the index is to be; there must be none."""
+    from index.copies import copy_directory
+
+    target = _directory(config, index).root
+    copy_directory(IndexDirectory(snapshot), target)
+    err.print(f"restored {IndexDirectory(target).manifest().documents:,} documents to {target}")
+
+
+@cli.command()
+def tune(
+    recall: Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of the true best hits to find.")] = 0.95,
+    queries: Annotated[
+        Path | None,
+        typer.Option(help="A file with one query per line, like those to come; without it, points between documents."),
+    ] = None,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="Hits that recall counts.")] = 10,
+    config: ConfigOption = DEFAULT_CONFIG,
+    index: IndexOption = None,
+) -> None:
+    """Measure what recall costs on a spann index, and keep the curve and a plot with it."""
+    from index.spann.live import SpannIndex
+    from index.spann.tuning import fit_curve, queries_between
+    from index.spann.tuning_plot import PLOT_FILE, plot_curve
+
+    vectors = None
+    if queries is not None:
+        texts = [line for line in queries.read_text().splitlines() if line.strip()]
+        vectors = load_pipelines(config).encoder().encode_queries(texts)
+    with SpannIndex.open(_directory(config, index).spann_folder(), read_only=True) as opened:
+        for source in opened.segments:
+            segment = source.segment
+            asked = queries_between(segment) if vectors is None else vectors
+            curve = fit_curve(segment, asked, k=k, on_progress=progress_line)
+            plot_curve(curve, segment.folder / PLOT_FILE)
+            point = curve.point(recall)
+            err.print(
+                f"{len(segment):,} vectors: recall {point.recall:.3f} with {point.effort.lists} postings, "
+                f"{point.latency_us:,.0f} µs; curve and plot in {segment.folder}"
+            )
+            if point.recall < recall:
+                err.print(f"recall {recall} was not reached; build with more replicas or heads")

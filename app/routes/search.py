@@ -18,6 +18,7 @@ from app.wire.replies import timing_headers
 from app.wire.search import SearchReply, SearchRequest, search_reply
 from rankers.errors import TooLargeError
 from rankers.events import LIST, Impression
+from rankers.filters import parse_filter
 from rankers.types import Query
 
 router = APIRouter(route_class=ServiceRoute, responses=ERROR_RESPONSES)
@@ -38,7 +39,8 @@ async def search(body: Annotated[SearchRequest, Body()], request: Request, servi
     if top_k > service.settings.max_top_k:
         raise TooLargeError(f"top_k is {top_k}, the limit is {service.settings.max_top_k}", field="top_k")
     live = service.catalog.for_search(body.pipeline or body.model)
-    query = Query(uuid.uuid4().hex, body.query)
+    condition = parse_filter(body.filter) if body.filter is not None else None
+    query = Query(uuid.uuid4().hex, body.query, condition)
     deadline_s = body.deadline_ms / 1000 if body.deadline_ms else None
     result = await while_connected(request, service.engine.search(live.pipeline, query, top_k, deadline_s=deadline_s))
     service.metrics.on_result(live.pipeline.name, result)

@@ -31,6 +31,12 @@ class SearchRequest(BaseModel):
     log: bool | None = Field(None, description="Whether to log what is shown; yes when not given.")
     session: SessionKey | None = None
     user: UserKey | None = None
+    filter: dict[str, Any] | None = Field(
+        None,
+        description="What the metadata of results must satisfy: {field, eq | in | gt, gte, lt, lte}, {and: [...]}, "
+        "{or: [...]}, {not: {...}}.",
+        examples=[{"and": [{"field": "lang", "in": ["en", "de"]}, {"field": "year", "gte": 2000, "lt": 2010}]}],
+    )
     layout: LayoutName | None = Field(None, description="How results are shown: 'list', or 'grid:COLUMNS'.")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from rankers.errors import NotFoundError
+from rankers.filters import matches
 from rankers.pipeline import Pipeline, Stage
 from rankers.protocols import Ranker, Retriever
 from rankers.types import Document, Evidence, Query, Ranking, Reading, ScoreKind
@@ -91,7 +92,8 @@ class WordRetriever:
         return [self._retrieve(query).top(k) for query in queries]
 
     def _retrieve(self, query: Query) -> Ranking:
-        found = [document for document in self._documents if _overlap(query, document)]
+        allowed = [d for d in self._documents if query.filter is None or matches(query.filter, d.metadata)]
+        found = [document for document in allowed if _overlap(query, document)]
         scores = [_overlap(query, document) for document in found]
         return Ranking.from_scores(query, found, scores, score_kind=ScoreKind.LEXICAL)
 

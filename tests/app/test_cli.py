@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from index.directory import IndexDirectory
+
 CONFIG = """
 models_dir: {models_dir}
 default: bm25
@@ -78,6 +80,22 @@ def test_deleted_documents_are_gone_at_once_and_added_ones_found_after_a_build(t
     assert info["documents"] == 3
 
 
+def test_an_index_is_checked_copied_and_put_back(tmp_path: Path, folder: Path) -> None:
+    index, copy, again = (str(tmp_path / name) for name in ("index", "copy", "again"))
+    shortlist(folder, "index", "build", "documents.jsonl", "--dense-kind", "spann", "--index", index)
+    shortlist(folder, "index", "snapshot", copy, "--index", index)
+    next(Path(index).rglob("segments/*/columns.bin")).unlink()
+    raw = next(Path(index).rglob("vectors.f32"))
+    size = raw.stat().st_size
+    raw.unlink()  # which it shares with the copy
+    raw.write_bytes(bytes(size))
+    shown = shortlist(folder, "index", "check", "--repair", "--index", index, status=1).stdout
+    assert "columns.bin: it is missing (mended)" in shown
+    assert "vectors.f32" in shown
+    assert "restored 3 documents" in shortlist(folder, "index", "restore", copy, "--index", again).stderr
+    assert len(IndexDirectory(Path(again)).open_dense()) == 3
+
+
 def test_models_list_says_what_can_be_pulled(tmp_path: Path) -> None:
     (tmp_path / "shortlist.yaml").write_text("default: a\npipelines: {a: {retriever: {kind: bm25}}}\n")
     assert "smollm2-135m" in shortlist(tmp_path, "models", "list").stderr
@@ -106,3 +124,13 @@ def test_bad_input_gets_one_clear_line(folder: Path, arguments: tuple[str, ...],
     done = shortlist(folder, *arguments, status=2)
     assert message in done.stderr
     assert done.stdout == ""
+
+
+def test_tuning_keeps_a_curve_and_a_plot(tmp_path: Path, folder: Path) -> None:
+    index = tmp_path / "index"
+    shortlist(folder, "index", "build", "documents.jsonl", "--dense-kind", "spann", "--index", str(index))
+    (tmp_path / "queries.txt").write_text("hot drink\n\nclicks\n")
+    arguments = ("index", "tune", "--recall", "0.9", "--queries", str(tmp_path / "queries.txt"), "--index", str(index))
+    assert "3 vectors: recall 1.000" in shortlist(folder, *arguments, "-k", "2").stderr
+    assert len(list(index.rglob("curve.json"))) == len(list(index.rglob("curve.png"))) == 1
+    assert "and 10 vectors, got 2 and 3" in shortlist(folder, *arguments, status=2).stderr

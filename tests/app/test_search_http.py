@@ -111,6 +111,16 @@ def test_a_pipeline_is_chosen_by_name_alias_or_model(client: httpx.Client) -> No
     assert search(client, pipeline=None, model=None, top_k=None, explain=None)["pipeline"] == "two"
 
 
+def test_a_filter_decides_what_may_be_found(client: httpx.Client) -> None:
+    def found(**fields: object) -> list[str]:
+        return [result["document"]["id"] for result in search(client, pipeline="find", **fields)["results"]]
+
+    assert found(filter={"field": "page", "gte": 1, "lt": 2}) == ["sky"]
+    assert found(filter={"not": {"field": "page", "in": [1, 2]}}) == ["light", "flag"]
+    assert found(filter={"field": "page", "eq": "1"}) == []
+    assert found(filter=None) == found()
+
+
 def test_explain_adds_features_and_windows(client: httpx.Client) -> None:
     reply = search(client, explain=True)
     nothing, failure = {"repairs": [], "trace": "", "failure": ""}, {"failure": "the server has gone"}
@@ -154,6 +164,9 @@ def test_a_deadline_gives_what_was_found(client: httpx.Client) -> None:
     ("fields", "status", "message"),
     [
         ({"query": ""}, 422, 'query is "": String should have at least 1 character'),
+        ({"filter": {"field": ""}}, 422, "filter.field is '': it must be the name of a metadata field"),
+        ({"filter": {"and": []}}, 422, "filter.and is []: it takes a list of at least one filter"),
+        ({"filter": "page"}, 422, 'filter is "page": Input should be a valid dictionary'),
         ({"query": None}, 422, "query is null: Input should be a valid string"),
         ({"top_k": 0}, 422, "top_k is 0: Input should be greater than or equal to 1"),
         ({"top_k": 51}, 413, "top_k is 51, the limit is 50"),

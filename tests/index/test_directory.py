@@ -10,9 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from index.directory import IndexDirectory
+from index import directory as directories
+from index.copies import copy_directory
+from index.dense import DenseIndex
+from index.directory import DenseChoice, IndexDirectory
 from index.encoders import Encoder
+from index.spann.live import SpannIndex
 from rankers.errors import ConfigError, InvalidInputError, NotReadyError, OverloadedError
+from rankers.filters import parse_filter
 from rankers.types import Document
 from tests.index.documents import ANIMALS
 
@@ -74,8 +79,55 @@ def test_a_build_can_be_searched(directory: IndexDirectory, encoder: Encoder) ->
     assert reports == [("indexing words", 4, 4), ("embedding", 4, 4)]
     assert directory.open_bm25().search(["fox"], 1)[0][0][0] == "fox"
     dense = directory.open_dense()
+    assert isinstance(dense, DenseIndex)
     assert dense.kind == "hnsw"
     assert dense.search(encoder.encode_queries(["a sleeping kitten"]), 1)[0][0][0] == "cat"
+
+
+@pytest.mark.parametrize("kind", ["spann", "auto"])
+def test_many_vectors_are_kept_on_disk(
+    directory: IndexDirectory, encoder: Encoder, kind: DenseChoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directories, "SPANN_DOCUMENTS", 4)
+    assert directory.build(encoder=encoder, encoder_name="minilm", dense_kind=kind).dense_kind == "spann"
+    dense = directory.open_dense()
+    assert isinstance(dense, SpannIndex)
+    query = encoder.encode_queries(["a sleeping kitten"])
+    assert dense.search(query, 1)[0][0][0] == "cat"
+    tagged = parse_filter({"not": {"field": "tags", "eq": "pet"}})
+    assert [name for name, _ in dense.search(query, 9, condition=tagged)[0]][-1:] != ["cat"]
+    assert not (directory.version_folder / directories.VECTORS_FILE).exists()
+    directory.corpus.delete(["cat"])
+    directory.build(encoder=encoder, encoder_name="minilm", dense_kind=kind)
+    assert len(directory.open_dense()) == 3
+    assert len(dense) == 4
+
+
+def test_few_vectors_are_compared_all(directory: IndexDirectory, encoder: Encoder) -> None:
+    assert directory.build(encoder=encoder, encoder_name="minilm").dense_kind == "flat"
+    with pytest.raises(NotReadyError, match="indexed by 'flat'; run: shortlist index build --dense-kind spann"):
+        directory.spann_folder()
+
+
+@pytest.mark.parametrize("kind", ["flat", "spann"])
+def test_a_copy_stands_on_its_own(
+    directory: IndexDirectory, encoder: Encoder, tmp_path: Path, kind: DenseChoice
+) -> None:
+    with pytest.raises(NotReadyError, match="nothing is built"):
+        copy_directory(directory, tmp_path / "early")
+    manifest = directory.build(encoder=encoder, encoder_name="minilm", dense_kind=kind)
+    copy_directory(directory, tmp_path / "copy")
+    with pytest.raises(InvalidInputError, match="copy is not empty"):
+        copy_directory(directory, tmp_path / "copy")
+    directory.corpus.delete(["cat"])
+    for _ in range(3):
+        build_words(directory)
+    copy = IndexDirectory(tmp_path / "copy")
+    assert copy.manifest() == manifest
+    assert len(copy.corpus) == 4
+    assert copy.open_bm25().search(["fox"], 1)[0][0][0] == "fox"
+    assert copy.open_dense().search(encoder.encode_queries(["a sleeping kitten"]), 1)[0][0][0] == "cat"
+    assert copy.build(encoder=None, encoder_name=None).version == manifest.version + 1
 
 
 def test_words_alone_need_no_encoder(directory: IndexDirectory, encoder: Encoder) -> None:
@@ -109,7 +161,9 @@ def test_documents_deleted_during_a_build_are_not_embedded(directory: IndexDirec
 
     assert directory.build(encoder=encoder, encoder_name="minilm", on_progress=delete).documents == 4
     assert directory.open_bm25().ids == ("fox", "dog", "cat", "bird")
-    assert directory.open_dense().ids == ("fox", "cat", "bird")
+    dense = directory.open_dense()
+    assert isinstance(dense, DenseIndex)
+    assert dense.ids == ("fox", "cat", "bird")
 
 
 def test_one_version_before_the_current_one_is_kept(directory: IndexDirectory) -> None:

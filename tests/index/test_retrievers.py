@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from index.encoders import Encoder
 from index.hybrid import HybridRetriever
 from index.retrievers import BM25Retriever, DenseRetriever
 from rankers.errors import ConfigError, InvalidInputError
+from rankers.filters import parse_filter
 from rankers.fusion import reciprocal_rank_fusion, weighted_fusion
 from rankers.protocols import Retriever
 from rankers.types import Document, Query, Ranking, ScoreKind
@@ -50,7 +52,8 @@ def bm25(corpus: CountingCorpus) -> BM25Retriever:
 def dense(corpus: CountingCorpus, encoder: Encoder) -> DenseRetriever:
     documents = list(corpus.stream())
     vectors = encoder.encode_documents([document.content for document in documents])
-    return DenseRetriever(DenseIndex.build(vectors, [document.id for document in documents]), encoder, corpus)
+    ids, metadata = [document.id for document in documents], [document.metadata for document in documents]
+    return DenseRetriever(DenseIndex.build(vectors, ids, metadata=metadata), encoder, corpus)
 
 
 def test_bm25_ranks_documents_that_share_words(bm25: BM25Retriever) -> None:
@@ -116,6 +119,24 @@ def test_hybrid_fuses_what_each_retriever_finds(bm25: BM25Retriever, dense: Dens
         rankings = hybrid.retrieve(QUERIES, 3)
         expected = [fusion(pair) for pair in zip(bm25.retrieve(QUERIES, 4), dense.retrieve(QUERIES, 4), strict=True)]
         assert [ranking.items for ranking in rankings] == [ranking.items[:3] for ranking in expected]
+
+
+def test_a_filter_holds_in_every_retriever(bm25: BM25Retriever, dense: DenseRetriever, corpus: CountingCorpus) -> None:
+    pets, others = ({"field": "tags", "eq": "pet"}, {"not": {"field": "tags", "eq": "pet"}})
+    text = "the animals that sleep all day: fox, dog, cat, bird"
+    queries = [Query("1", text, parse_filter(pets)), Query("2", text), Query("3", text, parse_filter(others))]
+    retrievers: list[Retriever] = [bm25, dense, HybridRetriever([bm25, dense], reciprocal_rank_fusion, 3)]
+    for retriever in retrievers:
+        first, second, third = retriever.retrieve(queries, 10)
+        assert first.ids == ("cat",)
+        assert sorted(second.ids) == ["bird", "cat", "dog", "fox"]
+        assert sorted(third.ids) == ["bird", "dog", "fox"]
+    # The metadata a document has now decides, and not what it had when the index was built.
+    corpus.append([replace(ANIMALS[2], metadata={}), replace(ANIMALS[1], metadata={"tags": "pet"})])
+    for retriever in retrievers:
+        first, _, third = retriever.retrieve(queries, 10)
+        assert first.ids == ()
+        assert sorted(third.ids) == ["bird", "fox"]
 
 
 def test_hybrid_depth_grows_with_k(bm25: BM25Retriever, dense: DenseRetriever) -> None:

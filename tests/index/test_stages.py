@@ -167,6 +167,16 @@ def test_a_stage_may_be_calibrated_and_even_out_the_order(loaded: Loaded, tmp_pa
     assert shown == [("cats", "tax", "dogs", "iron"), ("copy", "iron", "dogs", "tax")]
 
 
+def test_a_stage_may_share_with_what_came_in(loaded: Loaded, tmp_path: Path, minilm: str) -> None:
+    stage = {"kind": "late-interaction", "model": minilm}
+    alone = ranker_of(STAGE.validate_python(stage), tmp_path, loaded).rank([RANKING])[0]
+    shared = ranker_of(STAGE.validate_python({**stage, "incoming_weight": 0.999}), tmp_path, loaded).rank([RANKING])[0]
+    assert alone.ids != RANKING.ids
+    assert shared.ids == RANKING.ids
+    assert shared.score_kind is ScoreKind.FUSION
+    assert shared.evidence == alone.evidence
+
+
 def test_a_completions_server_runs_the_model(tmp_path: Path) -> None:
     byte_tokenizer().save_pretrained(str(tmp_path / "tokenizer"))
     wording = {"system": "Rank.", "user": "{query}\n{passages}", "passage": "[{label}] {text}", "answer": "["}

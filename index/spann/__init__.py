@@ -1,0 +1,1 @@
+"""Vectors on disk behind a small index in memory."""

@@ -1,0 +1,144 @@
+"""What shapes an index when it is built, and what shapes a search."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from rankers.errors import InvalidInputError
+
+Metric = Literal["ip", "cosine", "l2"]
+"""``ip``: inner product. ``cosine``: that of vectors of unit length. ``l2``: minus the squared distance."""
+Codec = Literal["pq", "sq8", "float32", "rabitq"]
+"""How a posting keeps a vector: two bits per number in blocks that are scanned in registers; one byte per number; as it
+is; or one bit per number (Gao, Long, "RaBitQ", SIGMOD 2024)."""
+
+HEAD_RATIO = 0.04
+SMALLEST_HEAD_RATIO = 0.002
+GREATEST_HEAD_RATIO = 0.16
+HEAD_OVERHEAD_BYTES = 160
+"""Memory per head beside its vector: graph links or scanned code, and the record of its posting."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpannParameters:
+    """How an index is built; the defaults suit embeddings of text.
+
+    Parameters
+    ----------
+    metric
+        What a score is; greater is better in all three.
+    codec
+        How postings keep vectors.
+    head_ratio
+        Heads per vector, over 0 and at most 1. None: what `max_memory_mb` allows, at most 0.16; without either, 0.04.
+    max_memory_mb
+        Memory a search may hold, in 10^6 bytes. Decides the head ratio if that is None.
+    replicas
+        Most postings a vector is in, 1 to 32. More find more per posting read, for more disk.
+    rng_factor
+        A head joins a vector's replicas unless `rng_factor` times its distance to an earlier one is less than its
+        distance to the vector. Smaller keeps fewer.
+    posting_limit
+        Copies of vectors whose own head is another one are left out of postings longer than this.
+    seed
+        Of samples. The same seed and vectors give the same index.
+    """
+
+    metric: Metric = "ip"
+    codec: Codec = "pq"
+    head_ratio: float | None = None
+    max_memory_mb: float | None = None
+    replicas: int = 8
+    rng_factor: float = 1.0
+    posting_limit: int = 4096
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_choice("metric", self.metric, get_args(Metric))
+        _check_choice("codec", self.codec, get_args(Codec))
+        if self.head_ratio is not None and not 0 < self.head_ratio <= 1:
+            raise InvalidInputError(f"head_ratio must be in (0, 1], got {self.head_ratio}", field="head_ratio")
+        if not 1 <= self.replicas <= 32:
+            raise InvalidInputError(f"replicas must be 1 to 32, got {self.replicas}", field="replicas")
+        if self.posting_limit < 1:
+            raise InvalidInputError(f"posting_limit must be over 0, got {self.posting_limit}", field="posting_limit")
+        if not self.rng_factor > 0:
+            raise InvalidInputError(f"rng_factor must be over 0, got {self.rng_factor}", field="rng_factor")
+
+    def heads(self, vectors: int, dimensions: int) -> int:
+        """Say how many heads an index gets.
+
+        Parameters
+        ----------
+        vectors
+            N.
+        dimensions
+            D.
+
+        Returns
+        -------
+        int
+            At least 1, unless there are no vectors.
+
+        Raises
+        ------
+        InvalidInputError
+            If `max_memory_mb` is too little for the smallest useful number of heads.
+
+        Examples
+        --------
+        >>> SpannParameters().heads(100_000, 384)
+        4000
+        >>> SpannParameters(max_memory_mb=3.392).heads(100_000, 384)
+        2000
+        """
+        if self.head_ratio is not None:
+            return math.ceil(self.head_ratio * vectors)
+        if self.max_memory_mb is None:
+            return math.ceil(HEAD_RATIO * vectors)
+        affordable = int(self.max_memory_mb * 1e6 / (4 * dimensions + HEAD_OVERHEAD_BYTES))
+        if affordable < SMALLEST_HEAD_RATIO * vectors:
+            needed = SMALLEST_HEAD_RATIO * vectors * (4 * dimensions + HEAD_OVERHEAD_BYTES) / 1e6
+            raise InvalidInputError(
+                f"{vectors:,} vectors of {dimensions} dimensions need max_memory_mb of at least {needed:.1f}, "
+                f"got {self.max_memory_mb}",
+                field="max_memory_mb",
+            )
+        return min(affordable, math.ceil(GREATEST_HEAD_RATIO * vectors))
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard a search looks: what the tuner fits, and what a wanted recall stands for.
+
+    Parameters
+    ----------
+    lists
+        Most postings read per query.
+    pruning
+        A posting is skipped if the squared distance of its head is over this many times that of the head at place
+        `anchor`; ``inf`` skips none.
+    rerank
+        Candidates per query whose exact scores are computed from the raw vectors.
+    anchor
+        Place of the head that pruning measures against: 1 as published; 10 by default, as near duplicates upset less.
+    """
+
+    lists: int = 64
+    pruning: float = math.inf
+    rerank: int = 100
+    anchor: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("lists", "rerank", "anchor"):
+            if getattr(self, name) < 1:
+                raise InvalidInputError(f"{name} must be at least 1, got {getattr(self, name)}", field=name)
+        if not self.pruning >= 0:
+            raise InvalidInputError(f"pruning must be at least 0, got {self.pruning}", field="pruning")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InvalidInputError(f"no {name} {value!r}; there are {', '.join(choices)}", field=name)
