@@ -46,6 +46,8 @@ class CrossEncoderScorer:
     ) -> None:
         from sentence_transformers import CrossEncoder
 
+        import rankers.pair_similarity  # noqa: F401  (makes the architecture of our own cross-encoders known)
+
         try:
             self._model = CrossEncoder(model, device=device, trust_remote_code=False)
         except (OSError, ValueError) as error:

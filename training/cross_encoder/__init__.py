@@ -1,0 +1,1 @@
+"""Training of cross-encoders, on the trainer of sentence-transformers."""

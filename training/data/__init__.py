@@ -1,0 +1,1 @@
+"""Training lists: what they are, where they come from, and what must not be in them."""

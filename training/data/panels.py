@@ -1,0 +1,122 @@
+"""Lists that share their documents: several queries compete for the same few passages.
+
+Whoever trains on such lists reads the passages once for all of their queries, so that a small machine sees several
+times as many queries; and what is right for one query is the hard negative of the next.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from rankers.types import Document, Query
+from training.data.training_list import TrainingList
+
+if TYPE_CHECKING:
+    from index.encoders import Encoder
+
+GRADE_WEIGHT = 1.0
+"""What a grade adds to the teacher's cosine: whatever was judged better comes first, the teacher orders the rest."""
+
+
+def build_panels(
+    lists: Sequence[TrainingList],
+    teacher: Encoder,
+    *,
+    documents: int = 10,
+    queries: int = 8,
+    words: int = 60,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Iterator[TrainingList]:
+    """Gather queries around the candidates of each list and let a teacher judge every pair of them.
+
+    A panel shows the best of a list and the first of its other candidates. Its queries are the list's own, those of
+    the other lists that hold most of these documents, and titles of the documents, which are taken off the passages.
+    Half of the queries but one are such titles, where there are any. A target is the teacher's cosine plus what grade
+    is known (InRanker, arXiv 2401.06910, distils a teacher's scores likewise, on real queries and then on made ones).
+
+    Parameters
+    ----------
+    lists
+        Judged lists; targets above 0 are relevant.
+    teacher
+        A bi-encoder. It reads what a student will read, and no more.
+    documents
+        Documents of a panel.
+    queries
+        Most queries of a panel.
+    words
+        Words of a passage that are kept.
+    seed
+        Draws the titles.
+    on_progress
+        Called with the panels made and their number.
+
+    Yields
+    ------
+    TrainingList
+        One per query; those of a panel follow each other and hold the same documents in the same order.
+    """
+    random = np.random.default_rng(seed)
+    holders: dict[str, list[TrainingList]] = defaultdict(list)
+    for item in lists:
+        for document in item.documents:
+            holders[document.id].append(item)
+    for done, item in enumerate(lists, start=1):
+        shown = _shown(item, documents)
+        passages = [Document(d.id, " ".join(d.text.split()[:words])) for d in shown]
+        asked = _queries(item, shown, holders, queries, random)
+        cosines = _cosines(teacher, [query for query, _ in asked], passages)
+        for (query, grades), row in zip(asked, cosines, strict=True):
+            targets = tuple(
+                float(cosine) + GRADE_WEIGHT * grades.get(d.id, 0.0) for d, cosine in zip(passages, row, strict=True)
+            )
+            yield TrainingList(query, tuple(passages), targets, f"panel:{item.source}")
+        if on_progress:
+            on_progress(done, len(lists))
+
+
+def _shown(item: TrainingList, count: int) -> list[Document]:
+    """The best candidate and the first of the others, in the order of the list."""
+    best = max(range(len(item.targets)), key=lambda i: item.targets[i])
+    chosen = sorted({best, *[i for i in range(len(item.documents)) if i != best][: count - 1]})
+    return [item.documents[i] for i in chosen]
+
+
+def _queries(
+    item: TrainingList,
+    shown: Sequence[Document],
+    holders: dict[str, list[TrainingList]],
+    count: int,
+    random: np.random.Generator,
+) -> list[tuple[Query, dict[str, float]]]:
+    """Queries and the grades known for them, by document."""
+    titles = {d.title: (Query(f"title-{d.id}", d.title), {d.id: 1.0}) for d in shown if d.title}
+    kept = [str(title) for title in random.permutation(list(titles))][: (count - 1) // 2]
+    shared = Counter(rival.query.text for document in shown for rival in holders[document.id])
+    shared.pop(item.query.text, None)
+    rivals = {rival.query.text: rival for document in shown for rival in holders[document.id]}
+    asked = {item.query.text: (item.query, _grades(item))}
+    for text, _ in shared.most_common(count - 1 - len(kept)):
+        asked[text] = (rivals[text].query, _grades(rivals[text]))
+    for title in kept:
+        asked.setdefault(title, titles[title])
+    return list(asked.values())
+
+
+def _grades(item: TrainingList) -> dict[str, float]:
+    return {document.id: target for document, target in zip(item.documents, item.targets, strict=True) if target > 0}
+
+
+def _cosines(teacher: Encoder, queries: Sequence[Query], passages: Sequence[Document]) -> npt.NDArray[np.float32]:
+    """float32 [queries, passages]."""
+    found: npt.NDArray[np.float32] = (
+        teacher.encode_queries([query.text for query in queries])
+        @ teacher.encode_documents([passage.content for passage in passages]).T
+    )
+    return found

@@ -1,0 +1,107 @@
+"""A training run of a listwise reranker, from files to the registry."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rankers.listwise.prompt import PromptBuilder
+from rankers.listwise.template import load_template
+from rankers.sources import resolve_model
+from training.data.training_list import hash_lists
+from training.dev_lists import MEASURE, read_split
+from training.listwise.dev import dev_examples
+from training.listwise.examples import ExampleStream
+from training.listwise.loop import StepRecord, train
+from training.listwise.network import load_network, save_network
+from training.listwise.settings import ListwiseSettings
+from training.tracking import tracked_run
+from training.trained_model import Course, RunPlace, TrainedModel, register
+from training.trainer_run import OnStep, claim_folder
+
+
+def train_listwise(
+    lists: Sequence[Path],
+    dev: Sequence[Path],
+    settings: ListwiseSettings,
+    *,
+    model: str,
+    place: RunPlace,
+    on_step: OnStep,
+) -> TrainedModel:
+    """Train a listwise reranker and add it to the registry; go on where an interrupted run stopped.
+
+    Parameters
+    ----------
+    lists
+        Files of training lists. Those whose targets are all equal teach nothing and are left out.
+    dev
+        Files of held-out lists; without any, one query in twenty, chosen by its text, is held out.
+    settings
+        The recipe.
+    model
+        What to start from, as `rankers.sources.resolve_model` finds it.
+    place
+        Names and folders.
+    on_step
+        Told about losses and dev measures.
+
+    Returns
+    -------
+    TrainedModel
+        The model, with the weights of the best step.
+
+    Raises
+    ------
+    InvalidInputError
+        If lists cannot be read, none teaches anything, none is held out, or the folder holds another run.
+    ConfigError
+        If the model cannot be trained from.
+    MissingExtraError
+        If what training needs is not installed.
+    """
+    files, held_out = read_split(lists, dev)
+    training = [item for part in files for item in part if len(set(item.targets)) > 1]
+    source = resolve_model(model, models_dir=place.models_dir)
+    network, tokenizer = load_network(source, settings)
+    builder = PromptBuilder(load_template(settings.template), tokenizer, passage_tokens=settings.passage_tokens)
+    builder.labels.require(settings.max_candidates)
+    sizes = (settings.min_candidates, settings.max_candidates)
+    stream = ExampleStream(
+        training, builder, tokenizer, sizes=sizes, queries=settings.queries_per_list, seed=settings.seed
+    )
+    measured = dev_examples(held_out, stream, settings)
+    recipe = {
+        "model": model,
+        "settings": settings.model_dump(mode="json"),
+        "data_sha256": hash_lists(training),
+        "lists": Counter(item.source for item in training),
+        "held_out": Counter(item.source for item in held_out),
+    }
+    claim_folder(place.folder, recipe)
+    with tracked_run(place.mlflow, experiment=place.name, parameters=settings.model_dump()) as log:
+
+        def note(record: StepRecord) -> None:
+            measures = _measures(record)
+            log(record.step, measures)
+            on_step(record.step, settings.steps, measures)
+
+        outcome = train(network, stream, measured, settings, folder=place.folder, on_step=note)
+    history = [{"step": record.step, **_measures(record)} for record in outcome.history]
+    return register(
+        lambda folder: save_network(network, tokenizer, folder),
+        Course(outcome.first_ndcg, outcome.best_ndcg, outcome.best_step, history),
+        recipe,
+        place=place,
+        kind="causal-lm",
+        source=Path(source),
+    )
+
+
+def _measures(record: StepRecord) -> dict[str, float]:
+    """What was measured at a step, by the names that `training.trainer_run.OnStep` has."""
+    found = {name: value for name, value in asdict(record).items() if value is not None}
+    step = found.pop("step")
+    return found if step else {MEASURE: found[MEASURE]}

@@ -1,0 +1,35 @@
+"""Progress of a training run on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+err = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def step_progress() -> Iterator[Callable[[int, int, Mapping[str, float]], None]]:
+    """Show steps, the loss and every dev measure; what it gives is a `training.trainer_run.OnStep`."""
+    columns = (
+        TextColumn("step"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=err) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(step: int, steps: int, measures: Mapping[str, float]) -> None:
+            bar.update(task, completed=step, total=steps or None)
+            if "loss" in measures:
+                bar.update(task, description=f"loss {measures['loss']:.3f}")
+            for name in sorted(set(measures) - {"loss"}):
+                bar.console.print(f"step {step}: {name.replace('_', ' ')} {measures[name]:.4f}")
+
+        yield show

@@ -1,0 +1,1 @@
+"""Training of retrievers, bi-encoders, on the trainer of sentence-transformers."""

@@ -1,0 +1,157 @@
+"""What runs of the sentence-transformers trainers share: whose folder it is, where to go on, what is told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from rankers.errors import InvalidInputError
+from training.dev_lists import MEASURE
+from training.trained_model import Course
+
+FINGERPRINT_FILE = "RUN"
+BEFORE_FILE = "before.json"
+STATE_FILE = "trainer_state.json"
+LOGGING_STEPS = 10
+
+OnStep = Callable[[int, int, Mapping[str, float]], None]
+"""Called with a step, how many there are, and what was measured at it: ``loss``, a dev measure."""
+
+
+def claim_folder(folder: Path, content: Mapping[str, object]) -> None:
+    """Make a run's folder, or make sure that it is this run's.
+
+    Parameters
+    ----------
+    folder
+        For checkpoints.
+    content
+        Whatever decides the course of the run: settings, the hash of the data, the model it starts from.
+
+    Raises
+    ------
+    InvalidInputError
+        If the folder belongs to another run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FINGERPRINT_FILE
+    fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    if path.is_file() and path.read_text() != fingerprint:
+        raise InvalidInputError(
+            f"{folder} holds a run with other settings, data or model; give another --folder, or delete it"
+        )
+    path.write_text(fingerprint)
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """Find where to go on, and remove a checkpoint that was cut off while it was written.
+
+    Parameters
+    ----------
+    folder
+        Of a run.
+
+    Returns
+    -------
+    str or None
+        The latest complete checkpoint, None if there is none.
+    """
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    while found:
+        try:
+            json.loads((found[-1] / STATE_FILE).read_text())  # what the trainer writes last
+        except (OSError, ValueError):
+            shutil.rmtree(found.pop())
+        else:
+            return str(found[-1])
+    return None
+
+
+class Watcher(TrainerCallback):
+    """Tells what happens, and sets the progress of a loss that asks for it.
+
+    Parameters
+    ----------
+    on_step
+        Called whenever something was measured.
+    on_progress
+        Called before every step with the share of the training that is done.
+    """
+
+    def __init__(self, on_step: OnStep, on_progress: Callable[[float], None] | None = None) -> None:
+        self._on_step = on_step
+        self._on_progress = on_progress
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002 (the library's)
+        """Say how far it is."""
+        if self._on_progress is not None:
+            self._on_progress(state.global_step / state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002 (the library's)
+        """Pass on losses and dev measures."""
+        measures = _measures(kwargs["logs"])
+        if measures:
+            self._on_step(state.global_step, state.max_steps, measures)
+
+
+def trainer_arguments(folder: Path, *, steps: int, steps_between_checkpoints: int) -> dict[str, Any]:
+    """Arguments that trainers share: measure and keep a checkpoint every so often, and end with the best one.
+
+    Parameters
+    ----------
+    folder
+        For checkpoints.
+    steps
+        How many there are.
+    steps_between_checkpoints
+        Where there are fewer steps, one checkpoint is kept at the end.
+
+    Returns
+    -------
+    dict
+        For a ``TrainingArguments``.
+    """
+    interval = min(steps_between_checkpoints, steps)
+    return {
+        "output_dir": str(folder),
+        "max_steps": steps,
+        "logging_steps": LOGGING_STEPS,
+        "eval_strategy": "steps",
+        "eval_steps": interval,
+        "save_steps": interval,
+        "save_total_limit": 2,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": MEASURE,
+        "greater_is_better": True,
+        "lr_scheduler_type": "cosine",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+
+
+def measure_before(measure: Callable[[], dict[str, float]], folder: Path) -> float:
+    """Measure the model as it starts, once per run, also if it is interrupted."""
+    path = folder / BEFORE_FILE
+    if not path.is_file():
+        path.write_text(json.dumps(measure()))
+    return float(json.loads(path.read_text())[MEASURE])
+
+
+def course_of(state: Any, first_ndcg: float) -> Course:
+    """Give what is kept of a trainer's final state, and of `measure_before`."""
+    noted = [{"step": entry["step"], **_measures(entry)} for entry in state.log_history]
+    return Course(first_ndcg, state.best_metric, state.best_global_step, [{"step": 0, MEASURE: first_ndcg}, *noted])
+
+
+def _measures(log: Mapping[str, float]) -> dict[str, float]:
+    """Loss and dev measure of a log entry, without the prefix that trainers put before the latter."""
+    found = {name.removeprefix("eval_"): float(value) for name, value in log.items()}
+    return {name: value for name, value in found.items() if name in {"loss", MEASURE}}
