@@ -52,9 +52,11 @@ class TrainedModel:
 
     def __str__(self) -> str:
         """For the terminal."""
+        course = self.course
+        verdict = "" if course.best_ndcg > course.first_ndcg else " (training did not help)"
         return (
-            f"{self.label}: dev nDCG@10 {self.course.best_ndcg:.4f} at step {self.course.best_step}, "
-            f"{self.course.first_ndcg:.4f} before; it is in {self.path}, with {CURVES_FILE}"
+            f"{self.label}: dev nDCG@10 {course.best_ndcg:.4f} at step {course.best_step}, {course.first_ndcg:.4f} "
+            f"before{verdict}; it is in {self.path}, with {CURVES_FILE}"
         )
 
 
