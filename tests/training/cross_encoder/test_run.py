@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from index.stages import CrossEncoderSpec, find_model, load_ranker
-from rankers.errors import ConfigError, InvalidInputError, MissingExtraError
+from rankers.errors import ConfigError, InvalidInputError
 from rankers.registry import ModelRegistry
 from rankers.types import Document, Query, Ranking
 from tests.training.lists import TOPICS, write_tiny_bert, write_topic_lists
@@ -23,15 +23,13 @@ from training.trained_model import RunPlace, TrainedModel
 QUICK = CrossEncoderSettings(candidates=3, steps=4, lists_per_step=2, steps_between_checkpoints=2, max_tokens=32)
 
 
-def place(root: Path, version: str = "1", *, promote: bool = False, mlflow: str | None = None) -> RunPlace:
-    return RunPlace("topics", version, models_dir=root / "models", folder=root / "run", promote=promote, mlflow=mlflow)
+def place(root: Path, version: str = "1", *, promote: bool = False) -> RunPlace:
+    return RunPlace("topics", version, models_dir=root / "models", folder=root / "run", promote=promote)
 
 
-def train(
-    root: Path, settings: CrossEncoderSettings, model: str, version: str = "1", mlflow: str | None = None
-) -> TrainedModel:
+def train(root: Path, settings: CrossEncoderSettings, model: str, version: str = "1") -> TrainedModel:
     lists = write_topic_lists(root / "lists.jsonl")
-    where = place(root, version, mlflow=mlflow)
+    where = place(root, version)
     return train_cross_encoder([lists], [lists], settings, model=model, place=where, on_step=lambda *_: None)
 
 
@@ -162,17 +160,3 @@ def test_input_that_cannot_be_used_is_refused_before_anything_runs(tmp_path: Pat
     (tmp_path / "not-a-model").mkdir()
     with pytest.raises(ConfigError, match=r"cannot load .*not-a-model"):
         train_cross_encoder([lists], [lists], QUICK, model=str(tmp_path / "not-a-model"), **options)  # type: ignore[arg-type]
-
-
-def test_tracking_needs_its_extra_only_where_it_is_asked_for(tmp_path: Path, minilm: str) -> None:
-    if _has_mlflow():
-        pytest.skip("mlflow is installed")
-    model = write_tiny_bert(tmp_path / "tiny", minilm)
-    with pytest.raises(MissingExtraError, match=r"shortlist-rank\[tracking\]"):
-        train(tmp_path, QUICK, model, mlflow=f"sqlite:///{tmp_path}/mlflow.db")
-
-
-def _has_mlflow() -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec("mlflow") is not None
