@@ -20,6 +20,7 @@ from app.cli.console import (
 from index.pipelines import load_pipelines
 from index.sources import read_documents
 from rankers.errors import InvalidInputError
+from rankers.filters import Filter, parse_filter
 from rankers.pipeline import PipelineResult
 from rankers.types import Document, Query, Ranking
 
@@ -31,13 +32,18 @@ def search(
     *,
     pipeline: PipelineOption = None,
     top_k: TopKOption = 10,
+    condition: Annotated[
+        str | None,
+        typer.Option("--filter", help='JSON that metadata must satisfy: \'{"field": "year", "gte": 2020}\'.'),
+    ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     index: IndexOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search the index with a pipeline."""
     opened = load_pipelines(config).open(pipeline, index=index)
-    _show(opened.run([Query("0", query)], top_k)[0], k=top_k, as_json=as_json)
+    asked = Query("0", query, _parse(condition) if condition is not None else None)
+    _show(opened.run([asked], top_k)[0], k=top_k, as_json=as_json)
 
 
 def rerank(
@@ -64,6 +70,13 @@ def rerank(
     opened = load_pipelines(config).open(pipeline)
     incoming = Ranking.from_order(Query("0", query), documents)
     _show(opened.rerank([incoming])[0], k=top_k, as_json=as_json)
+
+
+def _parse(condition: str) -> Filter:
+    try:
+        return parse_filter(json.loads(condition))
+    except json.JSONDecodeError as error:
+        raise InvalidInputError(f"--filter is not JSON: {error}", field="filter") from error
 
 
 def _show(result: PipelineResult, *, k: int, as_json: bool) -> None:

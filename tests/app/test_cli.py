@@ -22,7 +22,7 @@ pipelines:
 DOCUMENTS = [
     {"id": "ltr", "title": "Learning to rank", "text": "orders candidates with a model trained on clicks"},
     {"id": "bm25", "text": "a lexical ranking function with term saturation"},
-    {"id": "tea", "text": "a hot drink made of leaves"},
+    {"id": "tea", "text": "a hot drink made of leaves", "metadata": {"year": 1610}},
 ]
 
 
@@ -49,6 +49,14 @@ def test_search_prints_json_for_programs(folder: Path) -> None:
     assert reply["results"][0]["id"] == "bm25"
     assert reply["score_kind"] == "lexical"
     assert [stage["name"] for stage in reply["stages"]] == ["retrieve"]
+
+
+def test_search_keeps_to_a_filter(folder: Path) -> None:
+    condition = '{"field": "year", "lt": 1700}'
+    reply = json.loads(
+        shortlist(folder, "search", "a model", "--pipeline", "hybrid", "--filter", condition, "--json").stdout
+    )
+    assert [result["id"] for result in reply["results"]] == ["tea"]
 
 
 def test_search_prints_a_table_for_people(folder: Path) -> None:
@@ -112,6 +120,8 @@ def test_init_writes_a_configuration_and_keeps_one_that_is_there(tmp_path: Path)
     [
         (("search", "x", "--pipeline", "nope"), "no pipeline or model 'nope'"),
         (("search", ""), "query"),
+        (("search", "x", "--filter", "{"), "--filter is not JSON"),
+        (("search", "x", "--filter", '{"year": 3}'), "a filter has a field and comparisons"),
         (("search", "x", "--config", "missing.yaml"), "shortlist init"),
         (("search", "x", "--index", "nowhere"), "shortlist index build"),
         (("rerank", "x", "-p", "cross"), "no documents"),
