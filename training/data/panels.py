@@ -81,6 +81,44 @@ def build_panels(
             on_progress(done, len(lists))
 
 
+def share_best(
+    lists: Sequence[TrainingList], *, documents: int = 6, words: int = 45, seed: int = 0
+) -> Iterator[TrainingList]:
+    """Show the best documents of several lists together: what is right for one query is wrong for all others.
+
+    Easy lists to begin with, made without a teacher: the negatives of a query are about something else.
+
+    Parameters
+    ----------
+    lists
+        Judged lists; those without anything relevant are left out, and those whose best document another has.
+    documents
+        Lists that are shown together.
+    words
+        Words of a passage that are kept.
+    seed
+        Draws which lists meet.
+
+    Yields
+    ------
+    TrainingList
+        One per query; those that meet follow each other and hold the same documents in the same order.
+    """
+    best: dict[str, tuple[Query, Document]] = {}
+    for item in lists:
+        i = max(range(len(item.targets)), key=lambda i: item.targets[i])
+        document = item.documents[i]
+        if item.targets[i] > 0:
+            best.setdefault(document.id, (item.query, Document(document.id, " ".join(document.text.split()[:words]))))
+    pairs = list(best.values())
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    for start in range(0, len(pairs) - documents + 1, documents):
+        group = [pairs[i] for i in order[start : start + documents]]
+        shown = tuple(document for _, document in group)
+        for query, right in group:
+            yield TrainingList(query, shown, tuple(float(d is right) for d in shown), "shared")
+
+
 def _shown(item: TrainingList, count: int) -> list[Document]:
     """The best candidate and the first of the others, in the order of the list."""
     best = max(range(len(item.targets)), key=lambda i: item.targets[i])
