@@ -1,20 +1,25 @@
-"""What runs of the sentence-transformers trainers share: whose folder it is, where to go on, what is told."""
+"""What training runs share: how they are described, whose folder it is, where to go on, what is told."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from transformers import TrainerCallback
 
 from rankers.errors import InvalidInputError
+from training.data.training_list import TrainingList, hash_lists
 from training.dev_lists import MEASURE
-from training.trained_model import Course
+from training.tracking import tracked_run
+from training.trained_model import Course, RunPlace
 
 FINGERPRINT_FILE = "RUN"
 BEFORE_FILE = "before.json"
@@ -23,6 +28,31 @@ LOGGING_STEPS = 10
 
 OnStep = Callable[[int, int, Mapping[str, float]], None]
 """Called with a step, how many there are, and what was measured at it: ``loss``, a dev measure."""
+
+
+def describe_run(
+    model: str, settings: BaseModel, *, training: Sequence[TrainingList], held_out: Sequence[TrainingList]
+) -> dict[str, object]:
+    """Write down what decides the course of a run: the recipe that is stored beside the model."""
+    return {
+        "model": model,
+        "settings": settings.model_dump(mode="json"),
+        "data_sha256": hash_lists(training),
+        "lists": Counter(item.source for item in training),
+        "held_out": Counter(item.source for item in held_out),
+    }
+
+
+@contextmanager
+def followed_run(place: RunPlace, settings: BaseModel, on_step: OnStep) -> Iterator[OnStep]:
+    """Tell MLflow, where the run is tracked there, and `on_step` whatever the given function is told."""
+    with tracked_run(place.mlflow, experiment=place.name, parameters=settings.model_dump()) as log:
+
+        def note(step: int, steps: int, measures: Mapping[str, float]) -> None:
+            log(step, measures)
+            on_step(step, steps, measures)
+
+        yield note
 
 
 def claim_folder(folder: Path, content: Mapping[str, object]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,16 @@ from training.cross_encoder.loss import ListLoss
 from training.cross_encoder.model import HEAD_PARAMETERS, start_cross_encoder
 from training.cross_encoder.rows import make_rows
 from training.cross_encoder.settings import CrossEncoderSettings
-from training.data.training_list import TrainingList, hash_lists
+from training.data.training_list import TrainingList
 from training.dev_lists import MEASURE, DevLists, read_split
-from training.tracking import tracked_run
 from training.trained_model import RunPlace, TrainedModel, register
 from training.trainer_run import (
     OnStep,
     Watcher,
     claim_folder,
     course_of,
+    describe_run,
+    followed_run,
     last_checkpoint,
     measure_before,
     trainer_arguments,
@@ -81,24 +81,13 @@ def train_cross_encoder(
     evaluator = DevLists(held_out, limit=settings.dev_lists, score=score_lists)
     rows = make_rows(training, settings)
     source = resolve_model(model, models_dir=place.models_dir)
-    recipe = {
-        "model": model,
-        "settings": settings.model_dump(mode="json"),
-        "data_sha256": hash_lists(training),
-        "lists": Counter(item.source for item in training),
-        "held_out": Counter(item.source for item in evaluator.lists),
-    }
+    recipe = describe_run(model, settings, training=training, held_out=evaluator.lists)
     claim_folder(place.folder, recipe)
     cross_encoder = start_cross_encoder(source, settings)
     own_limit, cross_encoder.max_seq_length = cross_encoder.max_seq_length, settings.max_tokens
     first = measure_before(lambda: evaluator(cross_encoder), place.folder)
     on_step(0, 0, {MEASURE: first})
-    with tracked_run(place.mlflow, experiment=place.name, parameters=settings.model_dump()) as log:
-
-        def note(step: int, steps: int, measures: Mapping[str, float]) -> None:
-            log(step, measures)
-            on_step(step, steps, measures)
-
+    with followed_run(place, settings, on_step) as note:
         state = _train(cross_encoder, rows, evaluator, settings, folder=place.folder, on_step=note)
     cross_encoder.max_seq_length = own_limit  # how much is read when it serves is for the stage to say
     return register(

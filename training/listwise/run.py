@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,16 +9,14 @@ from pathlib import Path
 from rankers.listwise.prompt import PromptBuilder
 from rankers.listwise.template import load_template
 from rankers.sources import resolve_model
-from training.data.training_list import hash_lists
 from training.dev_lists import MEASURE, read_split
 from training.listwise.dev import dev_examples
 from training.listwise.examples import ExampleStream
 from training.listwise.loop import StepRecord, train
 from training.listwise.network import load_network, save_network
 from training.listwise.settings import ListwiseSettings
-from training.tracking import tracked_run
 from training.trained_model import Course, RunPlace, TrainedModel, register
-from training.trainer_run import OnStep, claim_folder
+from training.trainer_run import OnStep, claim_folder, describe_run, followed_run
 
 
 def train_listwise(
@@ -73,22 +70,17 @@ def train_listwise(
         training, builder, tokenizer, sizes=sizes, queries=settings.queries_per_list, seed=settings.seed
     )
     measured = dev_examples(held_out, stream, settings)
-    recipe = {
-        "model": model,
-        "settings": settings.model_dump(mode="json"),
-        "data_sha256": hash_lists(training),
-        "lists": Counter(item.source for item in training),
-        "held_out": Counter(item.source for item in held_out),
-    }
+    recipe = describe_run(model, settings, training=training, held_out=held_out)
     claim_folder(place.folder, recipe)
-    with tracked_run(place.mlflow, experiment=place.name, parameters=settings.model_dump()) as log:
-
-        def note(record: StepRecord) -> None:
-            measures = _measures(record)
-            log(record.step, measures)
-            on_step(record.step, settings.steps, measures)
-
-        outcome = train(network, stream, measured, settings, folder=place.folder, on_step=note)
+    with followed_run(place, settings, on_step) as note:
+        outcome = train(
+            network,
+            stream,
+            measured,
+            settings,
+            folder=place.folder,
+            on_step=lambda record: note(record.step, settings.steps, _measures(record)),
+        )
     history = [{"step": record.step, **_measures(record)} for record in outcome.history]
     return register(
         lambda folder: save_network(network, tokenizer, folder),

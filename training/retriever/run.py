@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,18 @@ from transformers import PrinterCallback
 
 from rankers.errors import ConfigError, InvalidInputError, MissingExtraError
 from rankers.sources import resolve_model
-from training.data.training_list import TrainingList, hash_lists
+from training.data.training_list import TrainingList
 from training.dev_lists import MEASURE, DevLists, read_split
 from training.retriever.rows import Columns, contrastive_rows, distillation_rows
 from training.retriever.settings import RetrieverSettings
-from training.tracking import tracked_run
 from training.trained_model import RunPlace, TrainedModel, register
 from training.trainer_run import (
     OnStep,
     Watcher,
     claim_folder,
     course_of,
+    describe_run,
+    followed_run,
     last_checkpoint,
     measure_before,
     trainer_arguments,
@@ -108,13 +108,7 @@ def train_retriever(
         rows[DISTILLATION] = distillation_rows(taught, settings)
     source = resolve_model(model, models_dir=place.models_dir)
     training = [item for part in files for item in part]
-    recipe = {
-        "model": model,
-        "settings": settings.model_dump(mode="json"),
-        "data_sha256": hash_lists(training),
-        "lists": Counter(item.source for item in training),
-        "held_out": Counter(item.source for item in evaluator.lists),
-    }
+    recipe = describe_run(model, settings, training=training, held_out=evaluator.lists)
     claim_folder(place.folder, recipe)
     try:
         retriever = SentenceTransformer(source, trust_remote_code=False)
@@ -123,12 +117,7 @@ def train_retriever(
     retriever.max_seq_length = settings.max_tokens
     first = measure_before(lambda: evaluator(retriever), place.folder)
     on_step(0, 0, {MEASURE: first})
-    with tracked_run(place.mlflow, experiment=place.name, parameters=settings.model_dump()) as log:
-
-        def note(step: int, steps: int, measures: Mapping[str, float]) -> None:
-            log(step, measures)
-            on_step(step, steps, measures)
-
+    with followed_run(place, settings, on_step) as note:
         state = _train(retriever, rows, evaluator, settings, folder=place.folder, on_step=note)
     return register(
         lambda folder: retriever.save_pretrained(str(folder), create_model_card=False),
