@@ -26,7 +26,7 @@ from index.spann.parts import VECTORS_FOLDER
 from index.spann.recovery import recover
 from index.spann.rows import FILES, Metadata, Rows, write_rows
 from index.spann.segment import Progress, Segment
-from index.spann.segment_build import SEGMENT_FILE
+from index.spann.segment_build import EXACT_VECTORS, SEGMENT_FILE
 from index.spann.vectors import VectorStream, prepare_vectors
 from index.spann.wal import LogWriter
 from rankers.errors import InvalidInputError, StorageError
@@ -93,6 +93,29 @@ def segment_entry(folder: Path, *, live: str | None = None) -> SegmentEntry:
     return SegmentEntry(int(folder.name), len(Rows(folder)), live, {name: stamp(folder / name) for name in names})
 
 
+def link_index(source: Path, root: Path) -> None:
+    """Make an index of one that nobody writes to: its segments by hard links, its logs by copies; nothing is checked.
+
+    Parameters
+    ----------
+    source
+        Folder of the index; it stays as it is, whatever is written to the other one.
+    root
+        A folder that does not exist; it appears when it is complete.
+
+    Raises
+    ------
+    InvalidInputError
+        If `root` exists.
+    CorruptIndexError
+        If the manifest or a log is damaged.
+    StorageError
+        If the disk is full or fails.
+    """
+    recovered = recover(source)
+    copy_index(source, recovered.manifest, recovered.log_end, root)
+
+
 def restore(snapshot: Path, root: Path) -> None:
     """Make an index of a snapshot.
 
@@ -131,6 +154,8 @@ def _first_segment(
     if not count:
         shutil.rmtree(folder)
         return ()
+    if count > EXACT_VECTORS:
+        parameters = parameters.for_segment(count, vectors.dimensions, vectors=count, others=0)
     if not _is_built(folder / VECTORS_FOLDER, vectors, parameters):
         Segment.build(folder / VECTORS_FOLDER, vectors, parameters=parameters, on_progress=on_progress)
     return (segment_entry(folder),)

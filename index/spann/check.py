@@ -13,6 +13,7 @@ import numpy as np
 
 from index.spann import files
 from index.spann.building import segment_entry
+from index.spann.curve import CURVE_FILE, Curve, read_curve
 from index.spann.files import new_segment_folder
 from index.spann.manifest import (
     CURRENT_FILE,
@@ -26,15 +27,17 @@ from index.spann.manifest import (
     stamp,
     switch,
 )
+from index.spann.parameters import SpannParameters
 from index.spann.parts import VECTORS_FOLDER, SegmentSource
 from index.spann.recovery import ATTEMPTS, recover
 from index.spann.rows import DERIVED_FILES, FILES, ROWS_FILE, write_derived
 from index.spann.segment import Segment
-from index.spann.segment_build import SEGMENT_FILE, VECTORS_FILE
+from index.spann.segment_build import EXACT_VECTORS, SEGMENT_FILE, VECTORS_FILE
 from index.spann.vectors import ArrayStream
 from index.spann.wal import read_log
 from rankers.errors import CorruptIndexError, NotReadyError, ShortlistError
 
+TUNE = "run: shortlist index tune"
 NO_REMEDY = "restore a snapshot, or build the index again"
 
 
@@ -42,8 +45,8 @@ NO_REMEDY = "restore a snapshot, or build the index again"
 class Finding:
     """One thing that is wrong: the file or folder, what it is, whether it has been mended, and what to do otherwise.
 
-    `harmless` says that the index answers correctly with it: leftovers of a crash. `rebuildable` says that a segment
-    can be built again of its raw vectors.
+    `harmless` says that the index answers correctly with it: leftovers of a crash, an old curve. `rebuildable` says
+    that a segment can be built again of its raw vectors.
     """
 
     path: Path
@@ -132,6 +135,7 @@ def _findings(root: Path, *, repair: bool) -> Iterator[Finding]:
     if is_current and all(finding.repaired or finding.harmless for finding in found):
         found += _content_findings(root)
     yield from found
+    yield from _curve_findings(root, manifest)
     for path in files.orphans(root, manifest):
         if repair:
             files.remove(path)
@@ -178,6 +182,26 @@ def _vectors_findings(root: Path, entry: SegmentEntry) -> Iterator[Finding]:
         yield Finding(folder, str(error), rebuildable=rebuildable, remedy=remedy)
 
 
+def _curve_findings(root: Path, manifest: LiveManifest) -> Iterator[Finding]:
+    """Look for segments that are searched with what was measured on other vectors, or not at all."""
+    curves: list[tuple[Path, int, Curve | None]] = []
+    for entry in manifest.segments:
+        folder = root / entry.folder / VECTORS_FOLDER
+        try:
+            curves.append((folder, entry.rows, read_curve(folder)))
+        except CorruptIndexError as error:
+            yield Finding(folder / CURVE_FILE, str(error), remedy=TUNE)
+    is_tuned = any(curve is not None for _, _, curve in curves)
+    for folder, rows, curve in curves:
+        if curve is not None and curve.is_inherited:
+            before = "" if curve.vectors is None else f" of {curve.vectors:,} vectors"
+            problem = f"the curve of these {rows:,} vectors was measured on a segment{before} that was merged into them"
+            yield Finding(folder / CURVE_FILE, problem, harmless=True, remedy=TUNE)
+        elif curve is None and is_tuned and rows > EXACT_VECTORS:
+            problem = f"these {rows:,} vectors have no curve, and a wanted recall has no effect on them"
+            yield Finding(folder / CURVE_FILE, problem, harmless=True, remedy=TUNE)
+
+
 def _rebuilt(root: Path, entry: SegmentEntry, manifest: LiveManifest) -> SegmentEntry:
     """Build the same segment anew of its raw vectors, under another number."""
     old, folder = root / entry.folder, new_segment_folder(root)
@@ -186,7 +210,8 @@ def _rebuilt(root: Path, entry: SegmentEntry, manifest: LiveManifest) -> Segment
         shutil.copyfile(old / name, folder / name)
     shape = (entry.rows, manifest.dimensions)
     raw = np.memmap(old / VECTORS_FOLDER / VECTORS_FILE, np.float32, "r", shape=shape)
-    Segment.build(folder / VECTORS_FOLDER, ArrayStream(raw), parameters=manifest.parameters)
+    made_with = json.loads((old / VECTORS_FOLDER / SEGMENT_FILE).read_text())["parameters"]
+    Segment.build(folder / VECTORS_FOLDER, ArrayStream(raw), parameters=SpannParameters(**made_with))
     return segment_entry(folder, live=entry.live)
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from index.spann.durable import whole_file
 from index.spann.heads import HeadIndex
 from index.spann.kernels import FaissIndex, faiss
 from index.spann.parameters import Codec, Metric
 
 CODEC_FILE = "codec.faiss"
+ROTATION_FILE = "rotation.faiss"
 BLOCK_VECTORS = 32
 """Vectors whose codes are interleaved, and scanned together."""
 CODE_BITS = 4
@@ -59,6 +61,50 @@ def train_codec(
     return index
 
 
+def prepare_rotation(folder: Path, codec: Codec, dimensions: int, *, seed: int) -> FaissIndex | None:
+    """Give the rotation that heads, vectors and queries go through before the codec sees them; made on the first call.
+
+    The bound on RaBitQ's error holds for directions that are random to the data (Gao, Long, theorem 3.2); distances and
+    inner products do not change. The other codecs need none.
+
+    Parameters
+    ----------
+    folder
+        Of the segment.
+    codec
+        Which.
+    dimensions
+        D.
+    seed
+        Of the rotation.
+
+    Returns
+    -------
+    faiss.VectorTransform or None
+        None where vectors stay as they are.
+    """
+    if codec == "rabitq" and not (folder / ROTATION_FILE).exists():
+        rotation = faiss.RandomRotationMatrix(dimensions, dimensions)
+        rotation.init(seed)
+        with whole_file(folder / ROTATION_FILE) as part:
+            faiss.write_VectorTransform(rotation, str(part))
+    return open_rotation(folder)
+
+
+def open_rotation(folder: Path) -> FaissIndex | None:
+    """Read the rotation of a segment; None if it has none."""
+    path = folder / ROTATION_FILE
+    return faiss.read_VectorTransform(str(path)) if path.exists() else None
+
+
+def rotated(rotation: FaissIndex | None, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Rotate vectors, float32 [n, D], contiguous; without a rotation they are given back."""
+    if rotation is None:
+        return vectors
+    turned: npt.NDArray[np.float32] = rotation.apply(vectors)
+    return turned
+
+
 def encodes_residuals(codec: Codec, metric: Metric) -> bool:
     """Say whether codes hold what is left of a vector without its head.
 
@@ -87,6 +133,15 @@ def open_codec(path: Path, heads: HeadIndex) -> FaissIndex:
     index.own_fields = False
     index.quantizer = heads.flat
     return index
+
+
+def codec_bytes(index: FaissIndex, rotation: FaissIndex | None) -> int:
+    """Say what a codec holds in memory, without the heads: its codebook, and the rotation before it."""
+    if isinstance(index, faiss.IndexIVFPQFastScan):
+        return int(4 * index.pq.centroids.size())
+    if isinstance(index, faiss.IndexIVFScalarQuantizer):
+        return int(4 * index.sq.trained.size())
+    return 0 if rotation is None else int(4 * rotation.A.size())
 
 
 def is_interleaved(index: FaissIndex) -> bool:

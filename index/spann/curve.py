@@ -28,12 +28,15 @@ class Point:
 class Curve:
     """Efforts that none beats in both recall and latency, from the least recall to the greatest; at least one.
 
-    `k` hits were counted for each of `queries` queries.
+    `k` hits were counted for each of `queries` queries, on a segment of `vectors` vectors. `is_inherited` says that
+    this was not the segment that has the curve now, but the largest part that a merge made it of.
     """
 
     k: int
     queries: int
     points: tuple[Point, ...]
+    vectors: int | None = None
+    is_inherited: bool = False
 
     def effort(self, recall: float | None) -> Effort:
         """Give the effort of the point for a recall; None stands for 0.95."""
@@ -73,7 +76,8 @@ def read_curve(folder: Path) -> Curve | None:
         points = tuple(Point(**{**point, "effort": Effort(**point["effort"])}) for point in content["points"])
         if not points:
             raise ValueError("it has no points")
-        return Curve(content["k"], content["queries"], points)
+        measured_on, is_inherited = content.get("vectors"), content.get("is_inherited", False)
+        return Curve(content["k"], content["queries"], points, measured_on, is_inherited)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:

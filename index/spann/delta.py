@@ -9,11 +9,12 @@ import numpy.typing as npt
 
 from index.bitmaps import Bitmap, unpack
 from index.columns import Columns
+from index.spann.memory import ROW_BYTES
 from index.spann.parameters import Metric
 from index.spann.rows import Metadata
 from rankers.filters import Filter, matches
 
-FIRST_ROWS = 256
+FIRST_ROWS = 64
 BLOCK_ROWS = 256
 """Rows whose metadata is sorted into columns together; those behind the last block are looked at one by one."""
 
@@ -54,6 +55,11 @@ class Delta:
             self._blocks.append(Columns.build(self.metadata[first : first + BLOCK_ROWS]))
         self._rows_by_id.update(zip(ids, range(start, end), strict=True))
         self.ids.extend(ids)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it holds in memory; ids and metadata are estimated."""
+        return self._vectors.nbytes + ROW_BYTES * len(self.ids)
 
     def find(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
         """Give the newest row of each id: int64 [len(ids)], -1 where there is none."""

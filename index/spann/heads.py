@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from index.spann.durable import whole_file
 from index.spann.kernels import FaissIndex, faiss
+from index.spann.memory import SCANNED_HEADS
 from index.spann.parameters import Metric
 
 VECTORS_FILE = "heads.f32"
 ACCESS_FILE = "heads.faiss"
-SCANNED_HEADS = 65_536
 CODED_HEADS = 512
 """Fewer heads are compared exactly right away."""
 TRAINED_HEADS = 16_384
@@ -122,6 +122,11 @@ class HeadIndex:
     def __len__(self) -> int:
         return int(self.flat.ntotal)
 
+    @property
+    def memory_bytes(self) -> int:
+        """What it holds in memory: the heads, and the codes or the graph by which they are found."""
+        return self.array.nbytes + _access_bytes(self._access)
+
     def search(
         self, queries: npt.NDArray[np.float32], count: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -182,6 +187,15 @@ class HeadIndex:
         squares = np.einsum("bd,bd->b", queries, queries)[:, None] + np.float32(self._greatest_norm)
         distances: npt.NDArray[np.float32] = squares - 2 * scores
         return distances
+
+
+def _access_bytes(access: Any) -> int:
+    if access is None:
+        return 0
+    if isinstance(access, faiss.IndexPQFastScan):
+        return int(access.codes.size() + 4 * access.pq.centroids.size())
+    graph = access.hnsw
+    return int(4 * graph.neighbors.size() + 8 * graph.offsets.size() + 4 * graph.levels.size())
 
 
 def _flat(heads: npt.NDArray[np.float32], metric: Metric) -> FaissIndex:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,21 +16,21 @@ import numpy.typing as npt
 
 from index import bitmaps
 from index.spann import files
+from index.spann.background import BackgroundMerge
 from index.spann.building import segment_entry
-from index.spann.merging import MergeInput, MergeStoppedError, build_segment, choose
+from index.spann.memory import MERGE_ROWS, MOST_DELTA
+from index.spann.merging import MOST_DEAD, MergeInput, MergeStoppedError, build_segment, choose, fit_to_memory
 from index.spann.operations import Deletion, Operation, checked_ids, checked_put, checked_vectors, encode
-from index.spann.parameters import Metric
+from index.spann.parameters import Metric, SpannParameters
 from index.spann.parts import AnyPart, Part, SearchRequest, SegmentSource, View
 from index.spann.recovery import Recovered, empty_part, recover
 from index.spann.rows import Metadata
 from index.spann.store import Store
-from rankers.errors import InvalidInputError, NotReadyError, ShortlistError, StorageError
+from rankers.errors import InvalidInputError, NotReadyError, OverloadedError, ShortlistError, StorageError
 from rankers.filters import Filter
 
-logger = logging.getLogger(__name__)
-
-MERGE_ROWS = 4096
-"""Rows in the delta buffer from which it is merged: comparing with all of them takes well under a millisecond."""
+WRITE_TIMEOUT_S = 60.0
+RETRY_S = 10.0
 
 
 class SpannIndex:
@@ -42,6 +42,9 @@ class SpannIndex:
     **A write** is in the log, on disk, before the call returns, and visible to searches that begin after that. Its
     rows go to a delta buffer that is compared exactly; rows they replace are masked.
 
+    **Writes that outrun merges wait.** With four times as many rows in the delta buffer as begin a merge, a write waits
+    until the merge that is running has taken some away. So the buffer never holds more, unless one call brings more.
+
     **A merge** builds a new segment of the delta buffer and of segments that are small beside it or have many dead
     rows, while searches and writes go on. It becomes current by one rename. Files that are no longer needed are removed
     when the last search that uses them is over.
@@ -49,21 +52,31 @@ class SpannIndex:
     Open one with `open`; make one with `index.spann.building`.
     """
 
-    def __init__(self, root: Path, recovered: Recovered, *, lock: int | None, merge_rows: int | None) -> None:
+    def __init__(
+        self, root: Path, recovered: Recovered, *, lock: int | None, merge_rows: int | None, write_timeout_s: float
+    ) -> None:
         self.root = root
-        self.merge_error: ShortlistError | None = None
-        """Why the last merge in the background failed, None if it did not."""
         self._view = recovered.view
         self._store = Store(root, recovered, lock)
+        budgeted = self._store.manifest.parameters.delta_rows(self.dimensions)
+        if merge_rows is not None and budgeted is not None:
+            merge_rows = min(merge_rows, budgeted // MOST_DELTA)
         self._merge_rows = merge_rows
+        self._write_timeout_s = write_timeout_s
         self._write_lock = threading.Lock()
         self._merge_lock = threading.Lock()
-        self._merger: threading.Thread | None = None
+        self._background = BackgroundMerge(self.merge, self._write_lock)
         self._is_closed = threading.Event()
 
     @classmethod
     def open(
-        cls, root: Path, *, read_only: bool = False, merge_rows: int | None = MERGE_ROWS, verify: bool = False
+        cls,
+        root: Path,
+        *,
+        read_only: bool = False,
+        merge_rows: int | None = MERGE_ROWS,
+        write_timeout_s: float = WRITE_TIMEOUT_S,
+        verify: bool = False,
     ) -> SpannIndex:
         """Open an index.
 
@@ -74,7 +87,10 @@ class SpannIndex:
         read_only
             Whether to leave writing to others.
         merge_rows
-            Rows in the delta buffer from which it is merged in the background; None never does.
+            Rows in the delta buffer from which it is merged in the background, or fewer if the memory budget of the
+            index allows only those; None never does, and then it is for the caller to merge before there are too many.
+        write_timeout_s
+            How long a write may wait for a merge.
         verify
             Whether to compare all checksums, which reads every file.
 
@@ -93,7 +109,8 @@ class SpannIndex:
             If it is open for writing elsewhere.
         """
         if read_only:
-            return cls(root, recover(root, verify=verify), lock=None, merge_rows=None)
+            recovered = recover(root, verify=verify)
+            return cls(root, recovered, lock=None, merge_rows=None, write_timeout_s=write_timeout_s)
         if not root.is_dir():
             raise NotReadyError(f"there is no index at {root}; build it")
         lock = files.hold_lock(root)
@@ -101,7 +118,7 @@ class SpannIndex:
             recovered = recover(root, verify=verify)
             for path in files.orphans(root, recovered.manifest):
                 files.remove(path)
-            return cls(root, recovered, lock=lock, merge_rows=merge_rows)
+            return cls(root, recovered, lock=lock, merge_rows=merge_rows, write_timeout_s=write_timeout_s)
         except BaseException:
             os.close(lock)
             raise
@@ -133,9 +150,19 @@ class SpannIndex:
         return tuple(part.source for part in self._view.segments)
 
     @property
+    def merge_error(self) -> ShortlistError | None:
+        """Why the last merge in the background failed, None if it did not."""
+        return self._background.error
+
+    @property
     def delta_rows(self) -> int:
         """Rows that are alive in delta buffers."""
         return sum(part.size for part in self._view.deltas)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What searches hold in memory, pages of mapped files left out; `max_memory_mb` bounds it."""
+        return sum(part.memory_bytes for part in self._view.parts)
 
     def ids(self) -> Iterator[str]:
         """All ids, as they were when the first is read; by parts, and rows within them."""
@@ -217,6 +244,8 @@ class SpannIndex:
         ------
         InvalidInputError
             If anything cannot be indexed, or an id is there already.
+        OverloadedError
+            If the delta buffer is full and no merge has made room in time; nothing was written.
         StorageError
             If the disk is full or fails.
         """
@@ -236,6 +265,7 @@ class SpannIndex:
             present = tuple(self._view.present(ids))
             if present:
                 self._write(Deletion(present))
+                self._merge_if_due()
         return len(present)
 
     def merge(self, *, full: bool = False) -> None:
@@ -255,17 +285,27 @@ class SpannIndex:
             self._seal()
             segments, (*deltas, _) = self._view.segments, self._view.deltas
             chosen = choose(segments, sum(part.size for part in deltas), full=full)
+            given = self._store.manifest.parameters
+            chosen, parameters = fit_to_memory(chosen, segments, deltas, given, self.dimensions)
             if not deltas and len(chosen) <= 1 and all(part.size == part.count for part in chosen):
                 return
             parts: list[AnyPart] = [*chosen, *deltas]
             inputs = [MergeInput(part, part.live_rows) for part in parts]
-            built = self._build(inputs) if any(len(one.rows) for one in inputs) else None
+            built = self._build(inputs, parameters) if any(len(one.rows) for one in inputs) else None
             try:
                 self._commit(inputs, built)
             except ShortlistError:
                 if built is not None:
                     self._store.discard(built)
                 raise
+
+    def settle(self) -> None:
+        """Wait for the merge in the background, and do one if it is due; raises what that raises."""
+        with self._write_lock:
+            self._background.wait()
+            is_due = self._is_merge_due()
+        if is_due:
+            self.merge()
 
     def snapshot(self, target: Path) -> None:
         """Copy the index as it is now into a new folder that stands on its own; writes go on meanwhile.
@@ -290,8 +330,8 @@ class SpannIndex:
     def close(self) -> None:
         """Stop a merge in the background and close the files; what was acknowledged stays."""
         self._is_closed.set()
-        if self._merger is not None:
-            self._merger.join()
+        with self._write_lock:
+            self._background.wait()
         with self._merge_lock, self._write_lock:
             self._store.close()
             self._view = View()
@@ -308,6 +348,7 @@ class SpannIndex:
         if not put.ids:
             return
         with self._write_lock:
+            self._wait_for_room(len(put.ids))
             self._check_writable()
             if only_new and (present := next(self._view.present(put.ids), None)) is not None:
                 raise InvalidInputError(f"id {present!r} is in the index; use replace", field="ids")
@@ -323,22 +364,38 @@ class SpannIndex:
             state = "has been closed" if self._is_closed.is_set() else "is open read-only"
             raise NotReadyError(f"the index at {self.root} {state}; open it for writing")
 
-    def _merge_if_due(self) -> None:
-        if self._merge_rows is None or self._view.deltas[-1].count < self._merge_rows:
+    def _wait_for_room(self, rows: int) -> None:
+        """Wait until the delta buffer may take so many rows; whatever they are, if it is empty."""
+        if self._merge_rows is None:
             return
-        if self._merger is None or not self._merger.is_alive():
-            self._merger = threading.Thread(target=self._merge_in_background, name="spann-merge", daemon=True)
-            self._merger.start()
+        most, ends_at = MOST_DELTA * self._merge_rows, time.monotonic() + self._write_timeout_s
+        while self._buffered and self._buffered + rows > most:
+            self._check_writable()
+            self._background.start()
+            if not self._background.wait(ends_at - time.monotonic()):
+                raise OverloadedError(
+                    f"the delta buffer of the index at {self.root} has {self._buffered:,} rows of at most {most:,}, "
+                    f"and no merge made room within {self._write_timeout_s:g} s; write more slowly, or wait for longer",
+                    retry_after_s=RETRY_S,
+                )
+            if self._background.error is not None:
+                reason = self._background.error
+                raise StorageError(
+                    f"the delta buffer of the index at {self.root} is full and cannot be merged: {reason}"
+                ) from reason
 
-    def _merge_in_background(self) -> None:
-        try:
-            self.merge()
-            self.merge_error = None
-        except MergeStoppedError:
-            pass
-        except ShortlistError as error:
-            logger.warning("the index at %s could not be merged: %s", self.root, error)
-            self.merge_error = error
+    @property
+    def _buffered(self) -> int:
+        """Rows in delta buffers, dead ones too: those whose memory is taken."""
+        return sum(part.count for part in self._view.deltas)
+
+    def _is_merge_due(self) -> bool:
+        dead = any(part.size < (1 - MOST_DEAD) * part.count for part in self._view.segments)
+        return self._merge_rows is not None and (dead or self._buffered >= self._merge_rows)
+
+    def _merge_if_due(self) -> None:
+        if self._is_merge_due():
+            self._background.start()
 
     def _seal(self) -> None:
         """End the current log and its delta buffer, if they hold anything, and begin new ones."""
@@ -349,10 +406,10 @@ class SpannIndex:
                 delta = empty_part(self._store.manifest, entry)
                 self._view = View(self._view.segments, (*self._view.deltas, delta))
 
-    def _build(self, inputs: Sequence[MergeInput]) -> SegmentSource:
+    def _build(self, inputs: Sequence[MergeInput], parameters: SpannParameters) -> SegmentSource:
         folder = files.new_segment_folder(self.root)
         try:
-            build_segment(folder, inputs, self._store.manifest.parameters, self.dimensions, self._check_open)
+            build_segment(folder, inputs, parameters, self.dimensions, self._check_open)
             return SegmentSource(self.root, segment_entry(folder))
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)

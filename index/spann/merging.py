@@ -6,20 +6,20 @@ segment of everything alive in its inputs (METHODS.md section 4).
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from index.spann.curve import CURVE_FILE
+from index.spann.curve import read_curve, write_curve
 from index.spann.parameters import SpannParameters
 from index.spann.parts import VECTORS_FOLDER, AnyPart, Part, RowNumbers, SegmentSource
 from index.spann.rows import write_rows
 from index.spann.segment import Segment
-from rankers.errors import ShortlistError
+from index.spann.segment_build import EXACT_VECTORS
+from rankers.errors import InvalidInputError, ShortlistError
 
 GROWTH = 4
 """A segment is merged with newer rows once they are at least a quarter of it: so there are few segments, of sizes that
@@ -98,6 +98,50 @@ def choose(segments: Sequence[Part[SegmentSource]], new_rows: int, *, full: bool
     return [part for part, taken in zip(segments, chosen, strict=True) if taken]
 
 
+def fit_to_memory(
+    chosen: list[Part[SegmentSource]],
+    segments: Sequence[Part[SegmentSource]],
+    deltas: Sequence[AnyPart],
+    parameters: SpannParameters,
+    dimensions: int,
+) -> tuple[list[Part[SegmentSource]], SpannParameters]:
+    """Say which segments to rebuild, and how, so that the index keeps to its memory.
+
+    Parameters
+    ----------
+    chosen
+        What `choose` gave.
+    segments
+        All of them.
+    deltas
+        The delta buffers that are merged.
+    parameters
+        Of the index.
+    dimensions
+        Length of a vector.
+
+    Returns
+    -------
+    tuple
+        The segments, all of them if the others would leave too little for a new one; and its parameters.
+
+    Raises
+    ------
+    InvalidInputError
+        If the index has outgrown its memory.
+    """
+    taken = {id(part) for part in chosen}
+    others = sum(part.source.segment.memory_bytes for part in segments if id(part) not in taken)
+    rows = sum(part.size for part in (*chosen, *deltas))
+    vectors = sum(part.size for part in (*segments, *deltas))
+    if rows <= EXACT_VECTORS:  # which takes no memory
+        return chosen, parameters
+    try:
+        return chosen, parameters.for_segment(rows, dimensions, vectors=vectors, others=others)
+    except InvalidInputError:
+        return list(segments), parameters.for_segment(vectors, dimensions, vectors=vectors, others=0)
+
+
 def build_segment(
     folder: Path, inputs: Sequence[MergeInput], parameters: SpannParameters, dimensions: int, check: Callable[[], None]
 ) -> None:
@@ -128,6 +172,6 @@ def build_segment(
         on_progress=lambda _phase, _done, _total: check(),
     )
     tuned = max(inputs, key=lambda one: len(one.rows)).part.source
-    if isinstance(tuned, SegmentSource) and (tuned.folder / VECTORS_FOLDER / CURVE_FILE).exists():
+    if isinstance(tuned, SegmentSource) and (curve := read_curve(tuned.folder / VECTORS_FOLDER)) is not None:
         # What was fitted to most of the rows, until somebody tunes again.
-        shutil.copyfile(tuned.folder / VECTORS_FOLDER / CURVE_FILE, folder / VECTORS_FOLDER / CURVE_FILE)
+        write_curve(folder / VECTORS_FOLDER, replace(curve, is_inherited=True))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from index.spann import memory
 from rankers.errors import InvalidInputError
 
 Metric = Literal["ip", "cosine", "l2"]
@@ -17,8 +18,8 @@ is; or one bit per number (Gao, Long, "RaBitQ", SIGMOD 2024)."""
 HEAD_RATIO = 0.04
 SMALLEST_HEAD_RATIO = 0.002
 GREATEST_HEAD_RATIO = 0.16
-HEAD_OVERHEAD_BYTES = 160
-"""Memory per head beside its vector: graph links or scanned code, and the record of its posting."""
+SPARE = 0.2
+"""Part of the memory for heads that is left to segments of rows that come later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ class SpannParameters:
     head_ratio
         Heads per vector, over 0 and at most 1. None: what `max_memory_mb` allows, at most 0.16; without either, 0.04.
     max_memory_mb
-        Memory a search may hold, in 10^6 bytes. Decides the head ratio if that is None.
+        Memory a search may hold, in 10^6 bytes: see `index.spann.memory`. Decides the head ratio if that is None, and
+        how many rows the delta buffer may have.
     replicas
         Most postings a vector is in, 1 to 32. More find more per posting read, for more disk.
     rng_factor
@@ -60,6 +62,8 @@ class SpannParameters:
         _check_choice("codec", self.codec, get_args(Codec))
         if self.head_ratio is not None and not 0 < self.head_ratio <= 1:
             raise InvalidInputError(f"head_ratio must be in (0, 1], got {self.head_ratio}", field="head_ratio")
+        if self.max_memory_mb is not None and not 0 < self.max_memory_mb < math.inf:
+            raise InvalidInputError(f"max_memory_mb must be over 0, got {self.max_memory_mb}", field="max_memory_mb")
         if not 1 <= self.replicas <= 32:
             raise InvalidInputError(f"replicas must be 1 to 32, got {self.replicas}", field="replicas")
         if self.posting_limit < 1:
@@ -68,7 +72,7 @@ class SpannParameters:
             raise InvalidInputError(f"rng_factor must be over 0, got {self.rng_factor}", field="rng_factor")
 
     def heads(self, vectors: int, dimensions: int) -> int:
-        """Say how many heads an index gets.
+        """Say how many heads an index of one segment gets.
 
         Parameters
         ----------
@@ -85,28 +89,76 @@ class SpannParameters:
         Raises
         ------
         InvalidInputError
-            If `max_memory_mb` is too little for the smallest useful number of heads.
+            If `max_memory_mb` is too little; the message says how much is the least.
 
         Examples
         --------
         >>> SpannParameters().heads(100_000, 384)
         4000
-        >>> SpannParameters(max_memory_mb=3.392).heads(100_000, 384)
-        2000
+        >>> SpannParameters(max_memory_mb=10).heads(100_000, 384)
+        3661
         """
-        if self.head_ratio is not None:
-            return math.ceil(self.head_ratio * vectors)
+        wanted = HEAD_RATIO if self.max_memory_mb is None else GREATEST_HEAD_RATIO
+        count = math.ceil((self.head_ratio or wanted) * vectors)
         if self.max_memory_mb is None:
-            return math.ceil(HEAD_RATIO * vectors)
-        affordable = int(self.max_memory_mb * 1e6 / (4 * dimensions + HEAD_OVERHEAD_BYTES))
-        if affordable < SMALLEST_HEAD_RATIO * vectors:
-            needed = SMALLEST_HEAD_RATIO * vectors * (4 * dimensions + HEAD_OVERHEAD_BYTES) / 1e6
+            return count
+        space = self._space(self.max_memory_mb * 1e6, vectors, dimensions)
+        affordable = memory.affordable_heads(space, dimensions, self.codec)
+        least = math.ceil((self.head_ratio or SMALLEST_HEAD_RATIO) * vectors)
+        if affordable < least:
+            needed = memory.least_budget_mb(vectors, least, dimensions, self.codec)
             raise InvalidInputError(
                 f"{vectors:,} vectors of {dimensions} dimensions need max_memory_mb of at least {needed:.1f}, "
-                f"got {self.max_memory_mb}",
+                f"got {self.max_memory_mb:g}",
                 field="max_memory_mb",
             )
-        return min(affordable, math.ceil(GREATEST_HEAD_RATIO * vectors))
+        spared = memory.affordable_heads((1 - SPARE) * space, dimensions, self.codec)
+        return max(least, min(spared, count))
+
+    def for_segment(self, rows: int, dimensions: int, *, vectors: int, others: int) -> SpannParameters:
+        """Fix the number of heads of one segment of an index, so that all together keep to `max_memory_mb`.
+
+        Parameters
+        ----------
+        rows
+            Vectors of the segment.
+        dimensions
+            D.
+        vectors
+            Vectors of the index.
+        others
+            Bytes that heads and codecs of the segments beside it take.
+
+        Returns
+        -------
+        SpannParameters
+            With a `head_ratio`; these where there is no budget.
+
+        Raises
+        ------
+        InvalidInputError
+            If the others leave too little, or there is too little for all.
+        """
+        if self.max_memory_mb is None:
+            return self
+        share = self.heads(vectors, dimensions) / vectors * rows
+        space = self._space(self.max_memory_mb * 1e6, vectors, dimensions) - others
+        left = memory.affordable_heads(space, dimensions, self.codec)
+        if left < SMALLEST_HEAD_RATIO * rows:
+            raise InvalidInputError(
+                f"{rows:,} rows cannot be a segment of their own within max_memory_mb of {self.max_memory_mb:g}"
+            )
+        heads = max(1, min(left, math.ceil(share)))
+        return replace(self, head_ratio=(heads - 0.5) / rows, max_memory_mb=None)
+
+    def delta_rows(self, dimensions: int) -> int | None:
+        """Say how many rows of so many dimensions `max_memory_mb` allows in the delta buffer; None if there is none."""
+        return None if self.max_memory_mb is None else memory.delta_rows(self.max_memory_mb * 1e6, dimensions)
+
+    def _space(self, budget: float, vectors: int, dimensions: int) -> float:
+        """Bytes of a budget that are left for heads and codecs."""
+        delta = memory.delta_bytes(memory.delta_rows(budget, dimensions), dimensions)
+        return budget - memory.live_bytes(vectors) - delta
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,11 @@ class SegmentSource:
                 f"{self.folder} has {len(self.rows)} ids and {len(self.segment)} vectors instead of {entry.rows}"
             )
 
+    @property
+    def memory_bytes(self) -> int:
+        """What it holds in memory: heads and codec, and which rows are alive on disk."""
+        return self.segment.memory_bytes + self.saved_live.nbytes
+
     def part(self) -> Part[SegmentSource]:
         """Make the part of a view as it is on disk."""
         return Part(self, self.saved_live, self.entry.rows)
@@ -143,6 +148,11 @@ class DeltaSource:
         self.log = log
         self.delta = delta
 
+    @property
+    def memory_bytes(self) -> int:
+        """What it holds in memory."""
+        return self.delta.memory_bytes
+
     def find(self, ids: Sequence[str]) -> RowNumbers:
         """Row of each id, -1 where there is none."""
         return self.delta.find(ids)
@@ -178,6 +188,11 @@ class Part(Generic[AnySource]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", bitmaps.size(self.live))
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it holds in memory, pages of mapped files left out."""
+        return self.live.nbytes + self.source.memory_bytes
 
     @property
     def live_rows(self) -> RowNumbers:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from index.spann.codecs import BLOCK_VECTORS, encode, interleave, is_interleaved
+from index.spann.codecs import BLOCK_VECTORS, encode, interleave, is_interleaved, rotated
 from index.spann.durable import whole_file
 from index.spann.kernels import FaissIndex, faiss
 from index.spann.vectors import PAGE_BYTES, MappedFile
@@ -23,6 +23,7 @@ DIRECTORY_FILE = "postings.u64"
 """uint64 [H, 2]: vectors in a posting, and where it starts."""
 ALIGNMENT = 64
 CHUNK_MEMBERS = 32_768
+FAISS_RECORD_BYTES = 24
 Progress = Callable[[str, int, int], None]
 
 
@@ -89,6 +90,7 @@ def write_postings(
     starts: npt.NDArray[np.int64],
     codec: FaissIndex,
     *,
+    rotation: FaissIndex | None = None,
     on_progress: Progress | None = None,
 ) -> None:
     """Encode all postings and write `POSTINGS_FILE` and `DIRECTORY_FILE`.
@@ -105,6 +107,8 @@ def write_postings(
         int64 [H + 1]: where each head's members begin.
     codec
         Trained.
+    rotation
+        What vectors go through before they are encoded.
     on_progress
         Called with ``"postings"``, members written and members.
     """
@@ -118,7 +122,7 @@ def write_postings(
             last = max(first + 1, int(np.searchsorted(starts, starts[first] + CHUNK_MEMBERS, side="right")) - 1)
             rows = members[starts[first] : starts[last]]
             lists = np.repeat(np.arange(first, last), np.diff(starts[first : last + 1]))
-            codes = encode(codec, np.ascontiguousarray(vectors[rows]), lists)
+            codes = encode(codec, rotated(rotation, np.ascontiguousarray(vectors[rows])), lists)
             for head in range(first, last):
                 own = slice(starts[head] - starts[first], starts[head + 1] - starts[first])
                 content = _posting(codes[own], rows[own], interleaved=is_interleaved(codec))
@@ -163,10 +167,11 @@ class Postings:
         directory = np.fromfile(folder / DIRECTORY_FILE, np.uint64).reshape(-1, 2)
         sizes = directory[:, 0].astype(np.int64)
         capacities = _capacity(sizes) if is_interleaved(codec) else sizes
-        self.starts = directory[:, 1].astype(np.int64)
-        self.stops = self.starts + capacities * codec.code_size + 8 * sizes
-        self.sizes = sizes
-        records = np.ascontiguousarray(np.stack((sizes, capacities, self.starts), axis=1).astype(np.uint64))
+        self._starts = directory[:, 1].astype(np.int64)
+        self._sizes = sizes.astype(np.int32)
+        self._code_size = codec.code_size
+        self._is_interleaved = is_interleaved(codec)
+        records = np.ascontiguousarray(np.stack((sizes, capacities, self._starts), axis=1).astype(np.uint64))
         self._lists = faiss.OnDiskInvertedLists()
         self._lists.nlist = len(sizes)
         self._lists.code_size = codec.code_size
@@ -184,14 +189,15 @@ class Postings:
         wanted = np.unique(heads)
         wanted = wanted[wanted >= 0]
         if len(wanted):
-            self._file.fetch(self.starts[wanted], self.stops[wanted])
+            self._file.fetch(self._starts[wanted], self._stops(wanted))
 
     def rows(self, lists: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Give the rows in any of some postings, int64 [n] with -1 for none, each once and ascending."""
-        parts = [
-            self._file.content[self.stops[head] - 8 * self.sizes[head] : self.stops[head]].view(np.int64)
-            for head in lists[lists >= 0].tolist()
-        ]
+        wanted = lists[lists >= 0]
+        stops = self._stops(wanted)
+        starts = stops - 8 * self._sizes[wanted].astype(np.int64)
+        spans = zip(starts.tolist(), stops.tolist(), strict=True)
+        parts = [self._file.content[start:stop].view(np.int64) for start, stop in spans]
         return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
 
     def page_bytes(self, lists: npt.NDArray[np.int64]) -> int:
@@ -199,9 +205,20 @@ class Postings:
         total = 0
         for row in lists:
             wanted = row[row >= 0]
-            first, last = self.starts[wanted] // PAGE_BYTES, (self.stops[wanted] - 1) // PAGE_BYTES
+            first, last = self._starts[wanted] // PAGE_BYTES, (self._stops(wanted) - 1) // PAGE_BYTES
             total += int((last - first + 1).sum()) * PAGE_BYTES
         return total
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it holds in memory: its records, and those of FAISS."""
+        return self._starts.nbytes + self._sizes.nbytes + FAISS_RECORD_BYTES * len(self._sizes)
+
+    def _stops(self, heads: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        sizes = self._sizes[heads].astype(np.int64)
+        places = _capacity(sizes) if self._is_interleaved else sizes
+        stops: npt.NDArray[np.int64] = self._starts[heads] + places * self._code_size + 8 * sizes
+        return stops
 
     def close(self) -> None:
         """Take the lists from the codec and let go of the file."""

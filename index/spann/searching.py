@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from index.spann.codecs import CODEC_FILE, open_codec
+from index.spann.codecs import CODEC_FILE, codec_bytes, open_codec, open_rotation, rotated
 from index.spann.heads import HeadIndex
 from index.spann.kernels import faiss
 from index.spann.parameters import Effort, SpannParameters
@@ -48,6 +48,7 @@ class PostingSearch:
         self._prefetch = prefetch
         self._heads = HeadIndex.open(folder, raw.array.shape[1], parameters.metric)
         self._codec = open_codec(folder / CODEC_FILE, self._heads)
+        self._rotation = open_rotation(folder)
         self._postings = Postings(folder, self._codec)
         # Making one of these takes as long as ranking the candidates.
         self._unfiltered: dict[int, Any] = {}
@@ -56,6 +57,11 @@ class PostingSearch:
     def head_count(self) -> int:
         """Heads, H, and postings."""
         return len(self._heads)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it holds in memory, pages of mapped files left out."""
+        return self._heads.memory_bytes + self._postings.memory_bytes + codec_bytes(self._codec, self._rotation)
 
     def close(self) -> None:
         """Let go of the files."""
@@ -72,11 +78,12 @@ class PostingSearch:
             lists_wanted = int(lists_wanted / share)
             pruning = pruning if share > PRUNED_SHARE else np.inf
             selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(allowed))
-        lists, head_scores = self._choose(queries, lists_wanted, pruning, effort.anchor)
+        turned = rotated(self._rotation, queries)  # as heads and codes are; the raw vectors are not
+        lists, head_scores = self._choose(turned, lists_wanted, pruning, effort.anchor)
         if self._prefetch:
             self._postings.fetch(lists)
         wanted = max(k, effort.rerank)
-        candidates = distinct(self._scan(queries, lists, head_scores, wanted, selector), wanted)
+        candidates = distinct(self._scan(turned, lists, head_scores, wanted, selector), wanted)
         rows, scores = best(candidates, self._raw.scores(queries, candidates, fetch=self._prefetch), k)
         if rows.shape[1] == k and rows[:, -1].min() >= 0:
             return rows, scores
@@ -84,7 +91,7 @@ class PostingSearch:
 
     def read_bytes(self, queries: npt.NDArray[np.float32], effort: Effort) -> float:
         """See `Segment.read_bytes`."""
-        lists, _ = self._choose(queries, effort.lists, effort.pruning, effort.anchor)
+        lists, _ = self._choose(rotated(self._rotation, queries), effort.lists, effort.pruning, effort.anchor)
         vector_bytes = PAGE_BYTES + 4 * queries.shape[1]
         postings_bytes = self._postings.page_bytes(lists) / len(queries)
         return float(postings_bytes + min(effort.rerank, len(self._raw)) * vector_bytes)

@@ -121,6 +121,16 @@ class Segment:
         """Heads, and postings; 0 where there are so few vectors that all are compared."""
         return self._postings.head_count if self._postings is not None else 0
 
+    @property
+    def curve(self) -> Curve | None:
+        """What recall costs, None if that was never measured."""
+        return self._curve
+
+    @property
+    def memory_bytes(self) -> int:
+        """What a search holds in memory, pages of mapped files left out."""
+        return self._postings.memory_bytes if self._postings is not None else 0
+
     def vectors(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Give the vectors of rows, int64 [n], as float32 [n, D]; of unit length if the metric is the cosine."""
         return np.ascontiguousarray(self._raw.array[rows])

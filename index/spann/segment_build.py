@@ -4,7 +4,7 @@
 
     vectors.f32      the vectors as they came, checked; every `CHECKPOINT_BYTES` are a point to go on from
     chosen.f32       the heads (scratch)
-    heads.f32/.faiss the heads and the way to them
+    heads.f32/.faiss the heads, rotated if the codec wants it (rotation.faiss), and the way to them
     closure.i32      the postings of every vector (scratch)
     codec.faiss      how postings keep vectors
     postings.bin/.u64
@@ -45,6 +45,7 @@ CLOSURE_FILE = "closure.i32"
 STRUCTURE_FILES = (
     heads.VECTORS_FILE,
     heads.ACCESS_FILE,
+    codecs.ROTATION_FILE,
     codecs.CODEC_FILE,
     postings.POSTINGS_FILE,
     postings.DIRECTORY_FILE,
@@ -154,6 +155,7 @@ def _write_structures(folder: Path, dimensions: int, parameters: SpannParameters
     count = max(1, min(parameters.heads(len(vectors), dimensions), len(vectors)))
     if not (folder / CHOSEN_FILE).exists():
         rows = choose_heads(vectors, count, seed=parameters.seed, on_progress=progress)
+        rows = rows[np.arange(min(count, len(rows))) * len(rows) // min(count, len(rows))]  # never more than wanted
         moved = move_heads(vectors, HeadIndex.build(np.ascontiguousarray(vectors[rows]), "l2"))
         with whole_file(folder / CHOSEN_FILE) as part:
             moved.tofile(part)
@@ -163,19 +165,20 @@ def _write_structures(folder: Path, dimensions: int, parameters: SpannParameters
         nearest = HeadIndex.build(chosen, "l2")
         with whole_file(folder / CLOSURE_FILE) as part:
             _closure(vectors, nearest, parameters, progress).tofile(part)
+    rotation = codecs.prepare_rotation(folder, parameters.codec, dimensions, seed=parameters.seed)
     if not (folder / heads.VECTORS_FILE).exists():
-        HeadIndex.build(chosen, metric).save(folder)
+        HeadIndex.build(codecs.rotated(rotation, chosen), metric).save(folder)
     head_index = HeadIndex.open(folder, dimensions, metric)
     closure = np.fromfile(folder / CLOSURE_FILE, np.int32).reshape(len(vectors), -1)
     if not (folder / codecs.CODEC_FILE).exists():
-        codec = _trained(vectors, closure, head_index, parameters)
+        codec = _trained(vectors, closure, head_index, parameters, rotation)
         with whole_file(folder / codecs.CODEC_FILE) as part:
             codecs.save_codec(codec, part)
     if not (folder / postings.DIRECTORY_FILE).exists():
         codec = codecs.open_codec(folder / codecs.CODEC_FILE, head_index)
         kept = postings.cut_postings(closure, len(head_index), parameters.posting_limit)
         members, starts = postings.sort_members(closure, kept)
-        postings.write_postings(folder, vectors, members, starts, codec, on_progress=progress)
+        postings.write_postings(folder, vectors, members, starts, codec, rotation=rotation, on_progress=progress)
     file.close()
     return [name for name in STRUCTURE_FILES if (folder / name).exists()]
 
@@ -198,10 +201,11 @@ def _trained(
     closure: npt.NDArray[np.int32],
     head_index: HeadIndex,
     parameters: SpannParameters,
+    rotation: FaissIndex | None,
 ) -> FaissIndex:
     random = np.random.default_rng(parameters.seed)
     rows = np.sort(random.choice(len(vectors), min(TRAINING_VECTORS, len(vectors)), replace=False))
-    sample = np.asarray(vectors[rows])
+    sample = codecs.rotated(rotation, np.ascontiguousarray(vectors[rows]))
     if codecs.encodes_residuals(parameters.codec, parameters.metric):
         sample = sample - head_index.array[closure[rows, 0]]
     return codecs.train_codec(

@@ -74,7 +74,7 @@ def fit_curve(
             break
     if on_progress is not None:
         on_progress("tuning", total, total)
-    curve = Curve(k, len(queries), tuple(unbeaten(points)))
+    curve = Curve(k, len(queries), tuple(unbeaten(points)), len(segment))
     write_curve(segment.folder, curve)
     return curve
 

@@ -11,8 +11,11 @@ import pytest
 
 from index.spann.building import build_index, restore
 from index.spann.check import check
+from index.spann.curve import Curve, Point, write_curve
 from index.spann.live import SpannIndex
 from index.spann.manifest import read_current
+from index.spann.parameters import Effort, SpannParameters
+from index.spann.tuning import fit_curve
 from index.spann.vectors import ArrayStream
 from rankers.errors import CorruptIndexError, NotReadyError, OverloadedError
 from tests.index.documents import unit_vectors
@@ -121,6 +124,40 @@ def test_what_follows_from_nothing_is_not_mended(root: Path) -> None:
     (finding,) = check(root, repair=True)
     assert (finding.path, finding.repaired) == (path, False)
     assert "restore a snapshot" in finding.remedy
+
+
+def test_a_curve_older_than_the_vectors_is_told_of(root: Path) -> None:
+    queries = unit_vectors(20, D, clusters=20, seed=4)
+    with SpannIndex.open(root, merge_rows=None) as index:
+        fit_curve(index.segments[0].segment, queries)
+    assert check(root) == []
+    with SpannIndex.open(root, merge_rows=None) as index:
+        index.merge(full=True)
+        assert index.segments[0].segment.curve is not None
+    (finding,) = check(root)
+    assert finding.harmless
+    assert finding.problem.startswith("the curve of these 2,798 vectors was measured on a segment of 2,600 vectors")
+    assert finding.remedy == "run: shortlist index tune"
+    with SpannIndex.open(root, merge_rows=None) as index:
+        fit_curve(index.segments[0].segment, queries)
+    assert check(root) == []
+
+
+def test_many_vectors_without_a_curve_beside_tuned_ones_are_told_of(tmp_path: Path) -> None:
+    vectors = unit_vectors(11_200, 8, clusters=20, seed=6)
+    ids = [f"d{i}" for i in range(len(vectors))]
+    parameters = SpannParameters(head_ratio=0.01)
+    build_index(tmp_path / "i", ((name, {}) for name in ids[:9000]), ArrayStream(vectors[:9000]), parameters=parameters)
+    with SpannIndex.open(tmp_path / "i", merge_rows=None) as index:
+        index.add(ids[9000:], vectors[9000:])
+        index.merge()
+        assert [len(segment) for segment in index.segments] == [9000, 2200]
+        assert check(tmp_path / "i") == []
+        point = Point(0.9, Effort(), latency_us=1.0, read_bytes=1.0)
+        write_curve(index.segments[0].segment.folder, Curve(10, 1, (point,), 9000))
+    (finding,) = check(tmp_path / "i")
+    assert finding.harmless
+    assert finding.problem == "these 2,200 vectors have no curve, and a wanted recall has no effect on them"
 
 
 def test_leftovers_are_removed(root: Path) -> None:

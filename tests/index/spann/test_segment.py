@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from index.spann import heads
+from index.spann import codecs, heads
+from index.spann.codecs import ROTATION_FILE
 from index.spann.kernels import faiss
 from index.spann.parameters import Codec, Effort, Metric, SpannParameters
 from index.spann.segment import EXACT_ALLOWED, Segment
@@ -244,6 +245,25 @@ def test_a_graph_over_many_heads(metric: Metric, tmp_path: Path, monkeypatch: py
     segment = built(tmp_path, vectors, metric=metric, head_ratio=0.3)
     _, scores = segment.search(queries, 10, effort=Effort(lists=48))
     assert recall(scores, true_scores(vectors, queries, metric)) > 0.9
+
+
+@pytest.mark.parametrize("metric", ["ip", "l2"])
+def test_one_bit_codes_do_not_depend_on_the_axes(
+    metric: Metric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Vectors whose first numbers are the greatest: without a rotation the bits of the others say nothing."""
+    random, scales = np.random.default_rng(0), 0.8 ** np.arange(64)
+    vectors, queries = ((random.normal(size=(count, 64)) * scales).astype(np.float32) for count in (4000, 60))
+    truth = true_scores(vectors, queries, metric)
+    found = []
+    for name in ("rotated", "plain"):
+        segment = built(tmp_path / name, vectors, metric=metric, codec="rabitq", head_ratio=0.005)
+        assert (segment.folder / ROTATION_FILE).exists() == (name == "rotated")
+        _, scores = segment.search(queries, 10, effort=Effort(lists=64, rerank=40))
+        found.append(recall(scores, truth))
+        monkeypatch.setattr(codecs, "prepare_rotation", lambda *_, **__: None)
+    assert found[0] > 0.9
+    assert found[1] < found[0] - 0.1
 
 
 def test_memory_decides_the_heads() -> None:
