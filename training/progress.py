@@ -13,7 +13,12 @@ err = Console(stderr=True, highlight=False)
 
 @contextmanager
 def step_progress() -> Iterator[Callable[[int, int, Mapping[str, float]], None]]:
-    """Show steps, the loss and every dev measure; what it gives is a `training.trainer_run.OnStep`."""
+    """Show steps, the loss and every dev measure; what it gives is a `training.trainer_run.OnStep`.
+
+    Of several processes the first one shows them.
+    """
+    from training.processes import is_first_process
+
     columns = (
         TextColumn("step"),
         BarColumn(),
@@ -22,7 +27,7 @@ def step_progress() -> Iterator[Callable[[int, int, Mapping[str, float]], None]]
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    with Progress(*columns, console=err) as bar:
+    with Progress(*columns, console=err, disable=not is_first_process()) as bar:
         task = bar.add_task("", total=None)
 
         def show(step: int, steps: int, measures: Mapping[str, float]) -> None:
@@ -33,3 +38,11 @@ def step_progress() -> Iterator[Callable[[int, int, Mapping[str, float]], None]]
                 bar.console.print(f"step {step}: {name.replace('_', ' ')} {measures[name]:.4f}")
 
         yield show
+
+
+def report(done: object) -> None:
+    """Say what a run has come to; of several processes the first one does."""
+    from training.processes import is_first_process
+
+    if is_first_process():
+        err.print(done)

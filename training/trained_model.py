@@ -11,10 +11,13 @@ from typing import Literal
 from rankers.errors import MissingExtraError
 from rankers.registry import ModelCard, ModelRegistry
 from training.dev_lists import MEASURE
+from training.processes import in_first_process
 
 RECIPE_FILE = "training.json"
 HISTORY_FILE = "history.json"
 CURVES_FILE = "curves.png"
+
+ModelKind = Literal["causal-lm", "cross-encoder", "encoder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +69,12 @@ def register(
     recipe: Mapping[str, object],
     *,
     place: RunPlace,
-    kind: Literal["causal-lm", "cross-encoder", "encoder"],
+    kind: ModelKind,
     source: Path,
 ) -> TrainedModel:
     """Add the best checkpoint to the registry, with the recipe, the history and its picture beside the weights.
+
+    Of several processes the first one does; the others wait and are given its result.
 
     Parameters
     ----------
@@ -91,6 +96,18 @@ def register(
     TrainedModel
         Where it is.
     """
+    return in_first_process(lambda: _add(save, course, recipe, place=place, kind=kind, source=source))
+
+
+def _add(
+    save: Callable[[Path], None],
+    course: Course,
+    recipe: Mapping[str, object],
+    *,
+    place: RunPlace,
+    kind: ModelKind,
+    source: Path,
+) -> TrainedModel:
     registry = ModelRegistry(place.models_dir)
     measures = {"dev nDCG@10": course.best_ndcg, "dev nDCG@10 before training": course.first_ndcg}
     card = ModelCard(

@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 from rankers.errors import InvalidInputError
 from training.data.training_list import TrainingList, hash_lists
 from training.dev_lists import MEASURE
+from training.processes import in_first_process, is_first_process
 from training.tracking import tracked_run
 from training.trained_model import Course, RunPlace
 
@@ -45,7 +46,13 @@ def describe_run(
 
 @contextmanager
 def followed_run(place: RunPlace, settings: BaseModel, on_step: OnStep) -> Iterator[OnStep]:
-    """Tell MLflow, where the run is tracked there, and `on_step` whatever the given function is told."""
+    """Tell MLflow, where the run is tracked there, and `on_step` whatever the given function is told.
+
+    Of several processes only the first one tells anybody.
+    """
+    if not is_first_process():
+        yield _tell_nobody
+        return
     with tracked_run(place.mlflow, experiment=place.name, parameters=settings.model_dump()) as log:
 
         def note(step: int, steps: int, measures: Mapping[str, float]) -> None:
@@ -55,8 +62,12 @@ def followed_run(place: RunPlace, settings: BaseModel, on_step: OnStep) -> Itera
         yield note
 
 
+def _tell_nobody(step: int, steps: int, measures: Mapping[str, float]) -> None:
+    """Be told about a step, in a process that does not report."""
+
+
 def claim_folder(folder: Path, content: Mapping[str, object]) -> None:
-    """Make a run's folder, or make sure that it is this run's.
+    """Make a run's folder, or make sure that it is this run's; of several processes the first one does.
 
     Parameters
     ----------
@@ -70,6 +81,10 @@ def claim_folder(folder: Path, content: Mapping[str, object]) -> None:
     InvalidInputError
         If the folder belongs to another run.
     """
+    in_first_process(lambda: _claim(folder, content))
+
+
+def _claim(folder: Path, content: Mapping[str, object]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FINGERPRINT_FILE
     fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
@@ -93,6 +108,10 @@ def last_checkpoint(folder: Path) -> str | None:
     str or None
         The latest complete checkpoint, None if there is none.
     """
+    return in_first_process(lambda: _last_checkpoint(folder))
+
+
+def _last_checkpoint(folder: Path) -> str | None:
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     while found:
         try:
@@ -164,11 +183,18 @@ def trainer_arguments(folder: Path, *, steps: int, steps_between_checkpoints: in
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
+        # Without a GPU, trainers that are not told so take each of several processes for the only one, and refuse bf16.
+        "use_cpu": not (torch.cuda.is_available() or torch.backends.mps.is_available()),
+        "ddp_broadcast_buffers": False,  # processes may need different numbers of forward passes for a step
     }
 
 
 def measure_before(measure: Callable[[], dict[str, float]], folder: Path) -> float:
-    """Measure the model as it starts, once per run, also if it is interrupted."""
+    """Measure the model as it starts: once per run, also if it is interrupted, and in one process."""
+    return in_first_process(lambda: _measure_before(measure, folder))
+
+
+def _measure_before(measure: Callable[[], dict[str, float]], folder: Path) -> float:
     path = folder / BEFORE_FILE
     if not path.is_file():
         path.write_text(json.dumps(measure()))

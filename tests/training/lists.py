@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, BertConfig, BertModel
+from transformers import AutoTokenizer, BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 from rankers.types import Document, Query
 from training.data.training_list import TrainingList, write_lists
@@ -38,6 +38,25 @@ def write_tiny_bert(folder: Path, tokenizer: str) -> str:
     torch.manual_seed(0)
     BertModel(config).save_pretrained(folder)
     vocabulary.model_max_length = 64
+    vocabulary.save_pretrained(folder)
+    return str(folder)
+
+
+def write_tiny_llama(folder: Path, tokenizer: str, *, seed: int = 0) -> str:
+    """Write a Llama of two layers with seeded weights and the tokenizer of a real one."""
+    vocabulary = AutoTokenizer.from_pretrained(tokenizer)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
     vocabulary.save_pretrained(folder)
     return str(folder)
 

@@ -19,7 +19,7 @@ from training.options import (
     SettingsOption,
     run_place,
 )
-from training.progress import err, step_progress
+from training.progress import report, step_progress
 
 
 def cross_encoder(
@@ -64,4 +64,4 @@ def cross_encoder(
     place = run_place(name, folder=folder, promote=promote, mlflow=mlflow, config=config)
     with step_progress() as show:
         done = train_cross_encoder(lists, dev or (), chosen, model=model, place=place, on_step=show)
-    err.print(done)
+    report(done)

@@ -42,6 +42,8 @@ class ListLoss(nn.Module):
         self.model = model
         self.progress = 0.0
         self._settings = settings
+        # A trainer that shares work among processes puts something around `self.model` that has neither.
+        self._tokenizer, self._preprocess = model.tokenizer, model.preprocess
 
     def forward(
         self,
@@ -80,7 +82,7 @@ class ListLoss(nn.Module):
 
     def _score(self, pairs: Sequence[tuple[str, str]]) -> Tensor:
         """Score pairs, those of similar length together: float32 [P], in the order given."""
-        encoded = self.model.tokenizer(
+        encoded = self._tokenizer(
             [query for query, _ in pairs], [text for _, text in pairs], truncation="longest_first", verbose=False
         )
         lengths = [len(ids) for ids in encoded["input_ids"]]
@@ -88,7 +90,8 @@ class ListLoss(nn.Module):
         batches = token_batches(lengths, max_batch_tokens=MAX_BATCH_TOKENS, pass_tokens=pass_tokens)
         parts = []
         for batch in batches:
-            features = batch_to_device(self.model.preprocess([pairs[i] for i in batch]), self.model.device)
+            # A plain dictionary, because what shares the work among processes looks for tensors in nothing else.
+            features = batch_to_device(dict(self._preprocess([pairs[i] for i in batch])), self.model.device)
             parts.append(self.model(features)["scores"].view(-1).float())
         order = torch.tensor([i for batch in batches for i in batch], device=parts[0].device)
         return torch.cat(parts)[order.argsort()]

@@ -6,6 +6,7 @@ import tempfile
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from sentence_transformers import CrossEncoder
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -93,7 +94,10 @@ def _with_similarity_head(path: str, settings: CrossEncoderSettings) -> CrossEnc
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     tokenizer.model_max_length = base.max_position_embeddings
     with tempfile.TemporaryDirectory(prefix="shortlist-start-") as folder:
-        network.save_pretrained(folder)
+        # Not network.save_pretrained, which writes nothing in any but the first of several processes.
+        network.config.architectures = [PairSimilarityModel.__name__]
+        network.config.save_pretrained(folder)
+        save_file(network.state_dict(), f"{folder}/model.safetensors", {"format": "pt"})
         tokenizer.save_pretrained(folder)
         model: CrossEncoder = CrossEncoder(folder, trust_remote_code=False)
     return model

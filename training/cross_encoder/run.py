@@ -20,6 +20,7 @@ from training.cross_encoder.rows import make_rows
 from training.cross_encoder.settings import CrossEncoderSettings
 from training.data.training_list import TrainingList
 from training.dev_lists import MEASURE, DevLists, read_split
+from training.processes import share_of
 from training.trained_model import RunPlace, TrainedModel, register
 from training.trainer_run import (
     OnStep,
@@ -60,7 +61,7 @@ def train_cross_encoder(
     place
         Names and folders.
     on_step
-        Told about losses and dev measures.
+        Told about losses and dev measures; of several processes that of the first one.
 
     Returns
     -------
@@ -86,8 +87,8 @@ def train_cross_encoder(
     cross_encoder = start_cross_encoder(source, settings)
     own_limit, cross_encoder.max_seq_length = cross_encoder.max_seq_length, settings.max_tokens
     first = measure_before(lambda: evaluator(cross_encoder), place.folder)
-    on_step(0, 0, {MEASURE: first})
     with followed_run(place, settings, on_step) as note:
+        note(0, 0, {MEASURE: first})
         state = _train(cross_encoder, rows, evaluator, settings, folder=place.folder, on_step=note)
     cross_encoder.max_seq_length = own_limit  # how much is read when it serves is for the stage to say
     return register(
@@ -133,7 +134,7 @@ def _train(
             steps=settings.steps or math.ceil(len(rows["query"]) / settings.lists_per_step),
             steps_between_checkpoints=settings.steps_between_checkpoints,
         ),
-        per_device_train_batch_size=settings.lists_per_step,
+        per_device_train_batch_size=share_of("lists_per_step", settings.lists_per_step),
         learning_rate=settings.learning_rate,
         learning_rate_mapping={HEAD_PARAMETERS: settings.head_learning_rate},
         warmup_steps=settings.warmup,

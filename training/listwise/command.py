@@ -19,7 +19,7 @@ from training.options import (
     SettingsOption,
     run_place,
 )
-from training.progress import err, step_progress
+from training.progress import report, step_progress
 
 
 def listwise(
@@ -50,4 +50,4 @@ def listwise(
     place = run_place(name, folder=folder, promote=promote, mlflow=mlflow, config=config)
     with step_progress() as show:
         done = train_listwise(lists, dev or (), chosen, model=model, place=place, on_step=show)
-    err.print(done)
+    report(done)

@@ -43,7 +43,7 @@ def train_listwise(
     place
         Names and folders.
     on_step
-        Told about losses and dev measures.
+        Told about losses and dev measures; of several processes that of the first one.
 
     Returns
     -------

@@ -19,7 +19,7 @@ from training.options import (
     SettingsOption,
     run_place,
 )
-from training.progress import err, step_progress
+from training.progress import report, step_progress
 
 
 def retriever(
@@ -53,4 +53,4 @@ def retriever(
     place = run_place(name, folder=folder, promote=promote, mlflow=mlflow, config=config)
     with step_progress() as show:
         done = train_retriever(lists or (), teacher or (), dev or (), chosen, model=model, place=place, on_step=show)
-    err.print(done)
+    report(done)

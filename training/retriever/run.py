@@ -17,6 +17,7 @@ from rankers.errors import ConfigError, InvalidInputError, MissingExtraError
 from rankers.sources import resolve_model
 from training.data.training_list import TrainingList
 from training.dev_lists import MEASURE, DevLists, read_split
+from training.processes import share_of
 from training.retriever.rows import Columns, contrastive_rows, distillation_rows
 from training.retriever.settings import RetrieverSettings
 from training.trained_model import RunPlace, TrainedModel, register
@@ -80,7 +81,7 @@ def train_retriever(
     place
         Names and folders.
     on_step
-        Told about losses and dev measures.
+        Told about losses and dev measures; of several processes that of the first one.
 
     Returns
     -------
@@ -116,8 +117,8 @@ def train_retriever(
         raise ConfigError(f"cannot load {model!r} to train a retriever from: {error}") from error
     retriever.max_seq_length = settings.max_tokens
     first = measure_before(lambda: evaluator(retriever), place.folder)
-    on_step(0, 0, {MEASURE: first})
     with followed_run(place, settings, on_step) as note:
+        note(0, 0, {MEASURE: first})
         state = _train(retriever, rows, evaluator, settings, folder=place.folder, on_step=note)
     return register(
         lambda folder: retriever.save_pretrained(str(folder), create_model_card=False),
@@ -164,6 +165,7 @@ def _train(
     )
 
     losses: dict[str, nn.Module] = {
+        # Negatives are not gathered from other processes: one may be at the other loss, and they would wait for ever.
         CONTRASTIVE: MultipleNegativesRankingLoss(model, scale=1 / settings.temperature),
         DISTILLATION: WeightedLoss(MarginMSELoss(model, similarity_fct=pairwise_cos_sim), settings.distillation_weight),
     }
@@ -174,7 +176,7 @@ def _train(
             steps=min(steps, settings.steps or steps),
             steps_between_checkpoints=settings.steps_between_checkpoints,
         ),
-        per_device_train_batch_size=settings.queries_per_step,
+        per_device_train_batch_size=share_of("queries_per_step", settings.queries_per_step),
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from rankers.types import Document, Query
+from tests.training.lists import write_tiny_llama
 from training.data.training_list import TrainingList
 
 COLOURS = ("red", "green", "blue", "white", "black", "grey", "brown", "pink")
@@ -18,20 +17,7 @@ COLOURS = ("red", "green", "blue", "white", "black", "grey", "brown", "pink")
 def tiny_model(smollm2: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a Llama of two layers with the tokenizer of SmolLM2."""
     folder = tmp_path_factory.mktemp("tiny")
-    tokenizer = AutoTokenizer.from_pretrained(smollm2)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    write_tiny_llama(folder, smollm2)
     return folder
 
 
