@@ -8,9 +8,11 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from index.directory import CORPUS_FILE, DENSE, IndexDirectory
-from index.manifest import publish_manifest, sync
-from rankers.errors import InvalidInputError, StorageError
+from index.directory import CORPUS_FILE, DENSE, MANIFEST, IndexDirectory
+from index.manifest import sync, write_manifest
+from rankers.errors import InvalidInputError, ShortlistError, StorageError
+
+ATTEMPTS = 10
 
 
 def copy_directory(source: IndexDirectory, target: Path) -> None:
@@ -19,7 +21,7 @@ def copy_directory(source: IndexDirectory, target: Path) -> None:
     Parameters
     ----------
     source
-        What to copy; a build of it may run.
+        What to copy; builds and changes of it may run.
     target
         A folder that does not exist, or that is empty; it appears when it is complete.
 
@@ -39,19 +41,25 @@ def copy_directory(source: IndexDirectory, target: Path) -> None:
         raise InvalidInputError(f"{target} is not empty; give a folder that does not exist", field="target")
     staged = target.with_name(f".{target.name}.partial")
     try:
-        shutil.rmtree(staged, ignore_errors=True)
-        version = staged / source.version_folder.name
-        version.mkdir(parents=True)
-        _copy_corpus(source.root / CORPUS_FILE, staged / CORPUS_FILE)
-        for part in manifest.parts:
-            if part == DENSE and manifest.dense_kind == "spann":
-                _copy_spann(source.version_folder / part, version / part)
-            else:
-                shutil.copytree(source.version_folder / part, version / part)
+        for attempt in range(ATTEMPTS):
+            shutil.rmtree(staged, ignore_errors=True)
+            staged.mkdir(parents=True)
+            _copy_corpus(source.root / CORPUS_FILE, staged / CORPUS_FILE)
+            copy = IndexDirectory(staged)
+            if copy.current() is None:  # an older version kept the manifest in a file of its own
+                copy.corpus.change(state={MANIFEST: write_manifest(manifest)})
+            try:
+                _copy_version(source, copy)
+                break
+            except (OSError, ShortlistError):
+                # Versions come and go meanwhile; the copy of the documents says which one belongs to them.
+                if attempt == ATTEMPTS - 1 or source.manifest().version == copy.manifest().version:
+                    raise
+            finally:
+                copy.corpus.close()
         for folder, _, names in os.walk(staged):
             for path in (*(Path(folder) / name for name in names), Path(folder)):
                 sync(path)
-        publish_manifest(staged, manifest)
         if target.exists():
             target.rmdir()
         staged.rename(target)
@@ -59,12 +67,28 @@ def copy_directory(source: IndexDirectory, target: Path) -> None:
     except (OSError, sqlite3.Error) as error:
         shutil.rmtree(staged, ignore_errors=True)
         raise StorageError(f"{source.root} cannot be copied to {target}: {error}") from error
+    except ShortlistError:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+
+
+def _copy_version(source: IndexDirectory, copy: IndexDirectory) -> None:
+    manifest = copy.manifest()
+    before, after = source.folder(manifest), copy.folder(manifest)
+    after.mkdir()
+    for part in manifest.parts:
+        if part == DENSE and manifest.dense_kind == "spann":
+            _copy_spann(before / part, after / part)
+        else:
+            shutil.copytree(before / part, after / part)
 
 
 def _copy_spann(source: Path, target: Path) -> None:
-    from index.spann.building import restore
+    from index.spann.building import link_index
+    from index.spann.recovery import recover
 
-    restore(source, target)
+    link_index(source, target)
+    recover(target, verify=True)
 
 
 def _copy_corpus(source: Path, target: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS documents (
     metadata TEXT NOT NULL
 )
 """
+_STATE_SCHEMA = "CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value TEXT NOT NULL)"
 _UPSERT = """
 INSERT INTO documents (id, text, title, features, metadata) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
@@ -47,7 +48,7 @@ class Corpus:
 
     Methods may be called from several threads, and several processes may open one file: SQLite's write-ahead log lets
     readers go on while one writes. Every write is a transaction, so a crash or an error leaves the documents as
-    they were.
+    they were. Beside the documents there are a few texts by name, which change in the same transactions.
 
     Parameters
     ----------
@@ -62,6 +63,7 @@ class Corpus:
         self._reader = self._connect()
         self._reader.execute("PRAGMA journal_mode = WAL")
         self._reader.execute(_SCHEMA)
+        self._reader.execute(_STATE_SCHEMA)
         self._close = weakref.finalize(self, self._reader.close)  # also when nobody calls `close`
 
     def __enter__(self) -> Self:
@@ -98,21 +100,34 @@ class Corpus:
         InvalidInputError
             If features, metadata or text cannot be stored; the message names the document.
         """
-        rows = map(_row, documents)
-        stored = 0
         with self._transaction() as connection:
-            while batch := list(islice(rows, WRITE_BATCH)):
-                connection.executemany(_UPSERT, batch)
-                stored += len(batch)
-        return stored
+            return _upsert(connection, documents)
 
     def delete(self, ids: Iterable[str]) -> int:
         """Delete documents by id and say how many there were; unknown ids are no error."""
         with self._transaction() as connection:
-            cursor = connection.executemany(
-                "DELETE FROM documents WHERE id = ?", ((document_id,) for document_id in ids)
-            )
-            return max(cursor.rowcount, 0)  # -1 if there was no id at all
+            return _delete(connection, ids)
+
+    def change(
+        self, documents: Iterable[Document] = (), deleted: Iterable[str] = (), *, state: Mapping[str, str] | None = None
+    ) -> None:
+        """Delete, then append as `append` does, and set texts by name: all of it or nothing, also in a crash."""
+        with self._transaction() as connection:
+            _delete(connection, deleted)
+            _upsert(connection, documents)
+            connection.executemany("REPLACE INTO state (name, value) VALUES (?, ?)", (state or {}).items())
+
+    def state(self, name: str) -> str | None:
+        """Give a text that `change` set, None if it never did."""
+        with self._lock:
+            row = self._reader.execute("SELECT value FROM state WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def metadata(self) -> dict[str, Mapping[str, Any]]:
+        """Metadata of all documents that have any, by id."""
+        with closing(self._connect()) as connection:
+            rows = connection.execute("SELECT id, metadata FROM documents WHERE metadata != '{}'")
+            return {document_id: _mapping(text) for document_id, text in rows}
 
     def find(self, ids: Sequence[str]) -> dict[str, Document]:
         """Look documents up; ids that are not there are absent from the result."""
@@ -146,7 +161,9 @@ class Corpus:
 
     def _connect(self) -> sqlite3.Connection:
         # Without an isolation level Python opens no transaction on its own. Threads take turns at the lock.
-        return sqlite3.connect(self.path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self.path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA synchronous = FULL")  # a commit is on the disk when it returns
+        return connection
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -159,6 +176,26 @@ class Corpus:
                 connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
+
+
+def check_storable(documents: Iterable[Document]) -> None:
+    """Raise `InvalidInputError` for the first document that `Corpus.append` would refuse."""
+    for document in documents:
+        _row(document)
+
+
+def _upsert(connection: sqlite3.Connection, documents: Iterable[Document]) -> int:
+    rows = map(_row, documents)
+    stored = 0
+    while batch := list(islice(rows, WRITE_BATCH)):
+        connection.executemany(_UPSERT, batch)
+        stored += len(batch)
+    return stored
+
+
+def _delete(connection: sqlite3.Connection, ids: Iterable[str]) -> int:
+    cursor = connection.executemany("DELETE FROM documents WHERE id = ?", ((document_id,) for document_id in ids))
+    return max(cursor.rowcount, 0)  # -1 if there was no id at all
 
 
 def _row(document: Document) -> _Row:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from index.corpus import Corpus
-from index.manifest import Manifest, publish_manifest, read_manifest, sync
-from rankers.errors import InvalidInputError, NotReadyError, OverloadedError
+from index.corpus import Corpus, check_storable
+from index.manifest import Manifest, read_manifest, sync, write_manifest
+from index.versions import Change, Embedding, Progress, build_bm25, build_dense, build_spann
+from rankers.errors import ConfigError, InvalidInputError, NotReadyError, OverloadedError, StorageError
 from rankers.types import Document
 
 if TYPE_CHECKING:
@@ -26,21 +26,18 @@ if TYPE_CHECKING:
     from index.encoders import Encoder
     from index.spann.live import SpannIndex
 
-Progress = Callable[[str, int, int], None]
-"""Called with a phase, how many of its documents are done, and how many there are."""
-
 DenseChoice = Literal["auto", "flat", "hnsw", "spann"]
 """How vectors are indexed: exact, by a graph in memory, on disk; ``auto`` is flat for few and spann for many."""
 
 CORPUS_FILE = "corpus.sqlite"
 LOCK_FILE = "BUILD.lock"
+OLD_MANIFEST_FILE = "MANIFEST.json"
+"""Where the manifest was before it was kept with the documents."""
+MANIFEST = "manifest"
 BM25, DENSE = "bm25", "dense"
-EMBED_BATCH = 256
-"""Documents embedded between two reports of progress."""
 BUILD_RETRY_S = 60.0
 SPANN_DOCUMENTS = 50_000
 """Documents from which ``auto`` is spann: comparing with all of them takes a few milliseconds."""
-VECTORS_FILE = "vectors.partial"
 
 
 class IndexDirectory:
@@ -48,20 +45,20 @@ class IndexDirectory:
 
     ::
 
-        corpus.sqlite      the documents, as they are now
-        v000007/bm25/      search structures over the documents as they were when build 7 began;
-        v000007/dense/     never changed once written
-        MANIFEST.json      names the current version
-        BUILD.lock         held while a build runs; the system frees it when the process ends, however it ends
+        corpus.sqlite      the documents, as they are now, and the manifest, which names the current version
+        v000007/bm25/      search structures over the documents of version 7; never changed once written, but for the
+        v000007/dense/     curve of a tuned index
+        BUILD.lock         held while a version is made; the system frees it when the process ends, however it ends
 
-    **One moment decides.** A build writes its version beside the current one, waits for the disk, and then renames the
-    manifest: until then the old version serves, whatever happens to the build. What a build that died left behind has
-    a number above the manifest's, and the next build removes it. The version before the current one is kept, because
-    somebody may just be opening it; what is open already is in memory.
+    **One moment decides.** A build or a change writes its version beside the current one, waits for the disk, and then
+    sets the manifest: a change in one transaction with its documents. Until then the old version and the old documents
+    serve, whatever happens. What was left behind by one that died has a number above the manifest's, and the next one
+    removes it. The version before the current one is kept, because somebody may just be opening it; what is open
+    already stays as it is.
 
     **The corpus is the truth about documents, a version only about where to look.** Retrievers look every hit up in
-    the corpus. So a document deleted is gone at once, from every version; one added is found after the next build;
-    one replaced is found by its old words until the next build, and shown with its new ones.
+    the corpus. So a document deleted is gone at once, also for those who have an older version open. Whoever writes to
+    `corpus` itself, and not by `change`, has what is added found after the next build.
 
     Parameters
     ----------
@@ -82,38 +79,48 @@ class IndexDirectory:
                 self._corpus = Corpus(self.root / CORPUS_FILE)
             return self._corpus
 
+    def current(self) -> Manifest | None:
+        """Say what the current version holds; None if nothing has been built."""
+        if not (self.root / CORPUS_FILE).exists():
+            return None
+        text, place = self.corpus.state(MANIFEST), self.root / CORPUS_FILE
+        if text is None and (old := self.root / OLD_MANIFEST_FILE).exists():
+            text, place = old.read_text(), old
+        return None if text is None else read_manifest(text, place)
+
     def manifest(self) -> Manifest:
         """Say what the current version holds; raises `NotReadyError` if nothing has been built."""
-        manifest = read_manifest(self.root)
+        manifest = self.current()
         if manifest is None:
             raise NotReadyError(f"nothing is built at {self.root}; run: shortlist index build SOURCE")
         return manifest
 
-    def open_bm25(self) -> BM25Index:
-        """Load BM25 of the current version; raises `NotReadyError` if there is none."""
+    def open_bm25(self, manifest: Manifest | None = None) -> BM25Index:
+        """Load BM25 of a version, the current one if none is given; raises `NotReadyError` if there is none."""
         from index.bm25 import BM25Index
 
-        return BM25Index.load(self._part(BM25))
+        return BM25Index.load(self._part(BM25, manifest or self.manifest()))
 
-    def open_dense(self) -> DenseIndex | SpannIndex:
-        """Load the vectors of the current version; raises `NotReadyError` if there are none."""
+    def open_dense(self, manifest: Manifest | None = None) -> DenseIndex | SpannIndex:
+        """Load the vectors of a version, the current one if none is given; raises `NotReadyError` if there are none."""
         from index.dense import DenseIndex
 
-        folder = self._part(DENSE)
-        if self.manifest().dense_kind != "spann":
+        manifest = manifest or self.manifest()
+        folder = self._part(DENSE, manifest)
+        if manifest.dense_kind != "spann":
             return DenseIndex.load(folder)
         from index.spann.live import SpannIndex
 
         return SpannIndex.open(folder, read_only=True)
 
-    @property
-    def version_folder(self) -> Path:
-        """Folder of the current version; raises `NotReadyError` if nothing has been built."""
-        return self._folder(self.manifest().version)
+    def folder(self, manifest: Manifest) -> Path:
+        """Where the search structures of a version are."""
+        return self._folder(manifest.version)
 
     def spann_folder(self) -> Path:
         """Folder of the current version's vectors; raises `NotReadyError` unless they are indexed by spann."""
-        folder, kind = self._part(DENSE), self.manifest().dense_kind
+        manifest = self.manifest()
+        folder, kind = self._part(DENSE, manifest), manifest.dense_kind
         if kind != "spann":
             raise NotReadyError(
                 f"the vectors at {self.root} are indexed by {kind!r}; run: shortlist index build --dense-kind spann"
@@ -160,35 +167,123 @@ class IndexDirectory:
             raise InvalidInputError(f"an encoder and its name go together, got {encoder!r} and {encoder_name!r}")
         report = on_progress or _silent
         corpus = self.corpus  # makes the folder
-        with self._build_lock():
-            current = read_manifest(self.root)
-            version = current.version + 1 if current else 1
-            self._remove_versions(lambda number: number >= version)
-            folder = self._folder(version)
-            ids = _build_bm25(corpus, folder / BM25, report)
+        with self.exclusive():
+            folder, version = self._new_version(self.current())
+            ids = build_bm25(corpus, folder / BM25, report)
             kind = _chosen(dense_kind, len(ids))
             if encoder is not None:
-                vectors = _Embedding(corpus, ids, encoder, report)
+                embedding = Embedding(corpus, ids, encoder, report)
                 if kind == "spann":
-                    _build_spann(vectors, folder / DENSE, max_memory_mb)
+                    build_spann(embedding, folder / DENSE, max_memory_mb)
                 else:
-                    _build_dense(vectors, folder / DENSE, kind)
-            for path in (*folder.rglob("*"), folder, self.root):
-                sync(path)
+                    build_dense(embedding, folder / DENSE, kind)
             manifest = Manifest(
                 version=version,
-                built_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                built_at=_now(),
                 documents=len(ids),
                 parts=(BM25,) if encoder is None else (BM25, DENSE),
                 encoder=encoder_name,
                 dense_kind=None if encoder is None else kind,
             )
-            publish_manifest(self.root, manifest)
-            self._remove_versions(lambda number: number < version - 1)
+            self._publish(manifest)
         return manifest
 
-    def _part(self, name: str) -> Path:
-        manifest = self.manifest()
+    def change(
+        self,
+        documents: Iterable[Document] = (),
+        deleted: Sequence[str] = (),
+        *,
+        encoder: Encoder | None = None,
+        encoder_name: str | None = None,
+        on_progress: Progress | None = None,
+    ) -> Manifest | None:
+        """Add documents, or replace those with the same ids, and delete others: all of it or nothing.
+
+        When this returns, what was added is on disk and found by words and by vectors; nothing else is embedded or
+        read again. Documents are held in memory meanwhile: for millions, build.
+
+        Parameters
+        ----------
+        documents
+            To add; of several with one id, the last counts.
+        deleted
+            Ids to delete; unknown ones are no error.
+        encoder
+            What embedded the documents that are there; needed to add some where those were embedded.
+        encoder_name
+            What the configuration calls the encoder.
+        on_progress
+            Called now and then.
+
+        Returns
+        -------
+        Manifest or None
+            Of the new version; None if nothing has been built yet, and the documents were only stored.
+
+        Raises
+        ------
+        OverloadedError
+            If a build or another change of this directory is running.
+        ConfigError
+            If the documents that are there were embedded by another encoder.
+        InvalidInputError
+            If documents cannot be stored, or there is no encoder.
+        NotReadyError
+            If the index was built before documents could be added to it.
+        StorageError
+            If the disk is full or fails; nothing has changed then.
+        """
+        report = on_progress or _silent
+        corpus = self.corpus  # makes the folder
+        with self.exclusive():
+            current = self.current()
+            change = Change(documents, deleted, corpus)
+            check_storable(change.documents)
+            if current is None:
+                corpus.change(change.documents, change.deleted)
+                return None
+            if change.documents and current.encoder is not None:
+                self._check_encoder(current, encoder, encoder_name)
+            try:
+                folder, version = self._new_version(current)
+                size = change.change_bm25(self._part(BM25, current), folder / BM25, report)
+                if DENSE in current.parts:
+                    write = change.change_spann if current.dense_kind == "spann" else change.change_dense
+                    write(self._part(DENSE, current), folder / DENSE, encoder, report)
+                manifest = replace(current, version=version, built_at=_now(), documents=size)
+                self._publish(manifest, change)
+            except (OSError, sqlite3.Error) as error:  # what is left is removed by the next build or change
+                raise StorageError(
+                    f"the index at {self.root} cannot be changed: {error}; make room and try again"
+                ) from error
+        return manifest
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep others from making versions meanwhile; raises `OverloadedError` if one is being made."""
+        descriptor = os.open(self.root / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OverloadedError(
+                    f"another build or change of {self.root} is running; wait until it has finished",
+                    retry_after_s=BUILD_RETRY_S,
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _check_encoder(self, current: Manifest, encoder: Encoder | None, name: str | None) -> None:
+        if encoder is None:
+            raise InvalidInputError(f"the index at {self.root} has vectors of {current.encoder!r}; give that encoder")
+        if name != current.encoder:
+            raise ConfigError(
+                f"the index at {self.root} has vectors of {current.encoder!r}, the configuration says encoder "
+                f"{name!r}; build it again with: shortlist index build"
+            )
+
+    def _part(self, name: str, manifest: Manifest) -> Path:
         if name not in manifest.parts:
             raise NotReadyError(f"the index at {self.root} was built without {name}; run: shortlist index build")
         return self._folder(manifest.version) / name
@@ -196,32 +291,31 @@ class IndexDirectory:
     def _folder(self, version: int) -> Path:
         return self.root / f"v{version:06d}"
 
+    def _new_version(self, current: Manifest | None) -> tuple[Path, int]:
+        """Give the folder and the number of the next version, and remove what is left of attempts to make it."""
+        version = current.version + 1 if current else 1
+        self._remove_versions(lambda number: number >= version)
+        folder = self._folder(version)
+        folder.mkdir()
+        return folder, version
+
+    def _publish(self, manifest: Manifest, change: Change | None = None) -> None:
+        """Make a version the current one, in one transaction with the change that it is the result of."""
+        folder = self._folder(manifest.version)
+        for path in (*folder.rglob("*"), folder, self.root):
+            sync(path)
+        state = {MANIFEST: write_manifest(manifest)}
+        if change is None:
+            self.corpus.change(state=state)
+        else:
+            self.corpus.change(change.documents, change.deleted, state=state)
+        (self.root / OLD_MANIFEST_FILE).unlink(missing_ok=True)
+        self._remove_versions(lambda number: number < manifest.version - 1)
+
     def _remove_versions(self, unwanted: Callable[[int], bool]) -> None:
         for folder in self.root.glob("v[0-9]*"):
             if folder.name[1:].isdigit() and unwanted(int(folder.name[1:])):
                 shutil.rmtree(folder)
-
-    @contextmanager
-    def _build_lock(self) -> Iterator[None]:
-        descriptor = os.open(self.root / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise OverloadedError(
-                    f"another build of {self.root} is running; wait until it has finished", retry_after_s=BUILD_RETRY_S
-                ) from None
-            yield
-        finally:
-            os.close(descriptor)
-
-
-def _build_bm25(corpus: Corpus, folder: Path, report: Progress) -> tuple[str, ...]:
-    from index.bm25 import BM25Index
-
-    index = BM25Index.build(_reported(corpus.stream(), len(corpus), report))
-    index.save(folder)
-    return index.ids
 
 
 def _chosen(kind: DenseChoice, documents: int) -> DenseKind | Literal["spann"]:
@@ -230,63 +324,8 @@ def _chosen(kind: DenseChoice, documents: int) -> DenseKind | Literal["spann"]:
     return kind
 
 
-def _build_dense(embedding: _Embedding, folder: Path, kind: DenseKind) -> None:
-    from index.dense import DenseIndex
-
-    vectors = list(embedding.blocks())
-    found = np.concatenate(vectors) if vectors else np.empty((0, embedding.dimensions), np.float32)
-    DenseIndex.build(found, embedding.ids, kind, metadata=embedding.metadata).save(folder)
-
-
-def _build_spann(embedding: _Embedding, folder: Path, max_memory_mb: float | None) -> None:
-    """Embed to a file first: the build reads vectors more than once, and need not have them all in memory."""
-    from index.spann.building import build_index
-    from index.spann.parameters import SpannParameters
-    from index.spann.vectors import ArrayStream
-
-    path = folder.with_name(VECTORS_FILE)
-    with path.open("wb") as file:
-        for block in embedding.blocks():
-            file.write(block.tobytes())
-    shape = (len(embedding.ids), embedding.dimensions)
-    vectors = np.memmap(path, np.float32, "r", shape=shape) if embedding.ids else np.empty(shape, np.float32)
-    rows = zip(embedding.ids, embedding.metadata, strict=True)
-    parameters = SpannParameters(max_memory_mb=max_memory_mb)
-    build_index(folder, rows, ArrayStream(vectors), parameters=parameters, on_progress=embedding.report)
-    path.unlink()
-
-
-class _Embedding:
-    """The documents that BM25 has, but for those deleted since: their vectors, and after those ids and metadata."""
-
-    def __init__(self, corpus: Corpus, ids: tuple[str, ...], encoder: Encoder, report: Progress) -> None:
-        self.ids: list[str] = []
-        self.metadata: list[Mapping[str, Any]] = []
-        self.report = report
-        self.dimensions = encoder.dimensions
-        self._corpus = corpus
-        self._wanted = ids
-        self._encoder = encoder
-
-    def blocks(self) -> Iterator[npt.NDArray[np.float32]]:
-        for start in range(0, len(self._wanted), EMBED_BATCH):
-            some = self._wanted[start : start + EMBED_BATCH]
-            found = self._corpus.find(some)
-            documents = [found[i] for i in some if i in found]
-            self.ids.extend(document.id for document in documents)
-            self.metadata.extend(document.metadata for document in documents)
-            if documents:
-                yield self._encoder.encode_documents([document.content for document in documents])
-            self.report("embedding", min(start + EMBED_BATCH, len(self._wanted)), len(self._wanted))
-
-
-def _reported(documents: Iterable[Document], total: int, report: Progress) -> Iterator[Document]:
-    done = 0
-    for done, document in enumerate(documents, start=1):
-        yield document
-        if done % 1000 == 0 and done < total:
-            report("indexing words", done, total)
-    report("indexing words", done, done)
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _silent(phase: str, done: int, total: int) -> None:

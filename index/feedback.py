@@ -78,6 +78,12 @@ class FeedbackRetriever:
         self._by_order = by_order
         self._temperature = temperature
 
+    @property
+    def models(self) -> dict[str, str]:
+        """Versions of the registry that teach, ``name@version`` by role."""
+        roles = {"by_scores": self._by_scores, "by_order": self._by_order}
+        return {role: stage.model for role, stage in roles.items() if stage is not None and stage.model}
+
     def retrieve(self, queries: Sequence[Query], k: int) -> list[Ranking]:
         """Find at most `k` documents per query; raises `InvalidInputError` for an empty text or a `k` under 1."""
         check_retrieval(queries, k)

@@ -1,4 +1,4 @@
-"""The one small file that says which version of an index is current."""
+"""What says which version of an index is current."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from pathlib import Path
 
 from rankers.errors import ConfigError
 
-MANIFEST_FILE = "MANIFEST.json"
-
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """What the current version of an index holds.
 
-    `version` counts builds from 1; `built_at` is ISO 8601 in UTC; `parts` are the search structures there are, of
-    ``bm25`` and ``dense``; `encoder` is the configured name of the model that embedded the documents, and None, as
-    `dense_kind`, where nothing was embedded.
+    `version` counts builds and changes from 1; `built_at` is ISO 8601 in UTC; `parts` are the search structures there
+    are, of ``bm25`` and ``dense``; `encoder` is the configured name of the model that embedded the documents, and None,
+    as `dense_kind`, where nothing was embedded.
     """
 
     version: int
@@ -29,41 +27,18 @@ class Manifest:
     dense_kind: str | None = None
 
 
-def read_manifest(root: Path) -> Manifest | None:
-    """Read the manifest of an index.
-
-    Parameters
-    ----------
-    root
-        The index directory.
-
-    Returns
-    -------
-    Manifest or None
-        None if nothing has been built there.
-
-    Raises
-    ------
-    ConfigError
-        If the file is not a manifest.
-    """
-    path = root / MANIFEST_FILE
+def read_manifest(text: str, place: Path) -> Manifest:
+    """Read what `write_manifest` wrote; raises `ConfigError`, which names `place`, if it is none."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(text)
         return Manifest(**{**content, "parts": tuple(content["parts"])})
-    except FileNotFoundError:
-        return None
     except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{path} is not a manifest ({error}); remove it and run: shortlist index build") from error
+        raise ConfigError(f"{place} has no manifest but {text[:80]!r} ({error}); run: shortlist index build") from error
 
 
-def publish_manifest(root: Path, manifest: Manifest) -> None:
-    """Make a version current, by one atomic rename; a crash leaves either the old manifest or the new one."""
-    staged = root / f".{MANIFEST_FILE}"
-    staged.write_text(json.dumps(asdict(manifest), indent=2) + "\n")
-    sync(staged)
-    staged.replace(root / MANIFEST_FILE)
-    sync(root)
+def write_manifest(manifest: Manifest) -> str:
+    """Write a manifest as JSON."""
+    return json.dumps(asdict(manifest))
 
 
 def sync(path: Path) -> None:

@@ -16,10 +16,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from index.directory import IndexDirectory
+from index.manifest import Manifest
 from index.stages import ModelSource, StageSpec, find_model, load_ranker
-from rankers.errors import ConfigError, NotFoundError
+from rankers.errors import ConfigError, NotFoundError, ShortlistError
 from rankers.fusion import reciprocal_rank_fusion, weighted_fusion
-from rankers.pipeline import Pipeline, Stage
+from rankers.pipeline import RETRIEVE, Pipeline, Stage
 from rankers.protocols import Retriever
 from rankers.sources import resolve_model
 from rankers.types import Ranking
@@ -65,6 +66,12 @@ class FeedbackSpec(_Spec):
     by_order: StageSpec | None = None
     temperature: float = Field(0.05, gt=0)
     recall: float | None = Field(None, gt=0, le=1)
+
+    @property
+    def teachers(self) -> dict[str, StageSpec]:
+        """The stages that teach, by role."""
+        roles = {"by_scores": self.by_scores, "by_order": self.by_order}
+        return {role: stage for role, stage in roles.items() if stage is not None}
 
 
 AnyRetrieverSpec = BM25Spec | DenseSpec | HybridSpec | FeedbackSpec
@@ -149,7 +156,7 @@ def _explain(error: ValidationError) -> str:
 class Pipelines:
     """Opens pipelines by name. What two of them use, an index or a model, is loaded once.
 
-    A pipeline opened again after `shortlist index build` has finished runs over the new index; opened again after
+    A pipeline opened again after `shortlist index build`, `add` or `delete` has finished runs over the new index; after
     another version of one of its models has become live, it runs that one. Pipelines opened before go on as they were.
 
     Parameters
@@ -213,11 +220,17 @@ class Pipelines:
         return {"name": name, **self.spec.pipelines[self.resolve(name)].model_dump(mode="json")}
 
     def models(self, name: str) -> dict[str, str]:
-        """Versions of the registry the pipeline would be opened with now, ``name@version`` by stage; loads nothing."""
+        """Versions of the registry the pipeline would be opened with now, by the names `Pipeline.models` has for them.
+
+        Nothing is loaded.
+        """
         spec = self.spec.pipelines[self.resolve(name)]
-        found = {stage.name: find_model(stage, models_dir=self.models_dir).label for stage in spec.stages}
+        stages = {stage.name: stage for stage in spec.stages}
+        if isinstance(spec.retriever, FeedbackSpec):
+            stages |= {f"{RETRIEVE}/{role}": stage for role, stage in spec.retriever.teachers.items()}
+        found = {role: find_model(stage, models_dir=self.models_dir).label for role, stage in stages.items()}
         arms = {f"{arm}/{stage}": label for arm in spec.interleave or () for stage, label in self.models(arm).items()}
-        return {stage: label for stage, label in found.items() if label} | arms
+        return {role: label for role, label in found.items() if label} | arms
 
     def release(self, in_use: Collection[str]) -> None:
         """Let go of models of the registry; whoever still runs one keeps it until they are done.
@@ -282,7 +295,7 @@ class Pipelines:
             return Pipeline(name, arms=arms)
         with self._lock:
             if retriever is None and spec.retriever is not None:
-                retriever = self._retriever(spec.retriever, index or self.index_dir)
+                retriever = self._newest_retriever(spec.retriever, index or self.index_dir)
             opened = tuple(stages) if stages is not None else tuple(self._stage(stage) for stage in spec.stages)
         return Pipeline(name, retriever, opened)
 
@@ -316,26 +329,36 @@ class Pipelines:
         ranker = once(("ranker", spec), lambda: load_ranker(spec, source, models_dir=self.models_dir, once=once))
         return Stage(spec.name, ranker, spec.depth, model=source.label)
 
-    def _retriever(self, spec: AnyRetrieverSpec, root: Path) -> Retriever:
-        if isinstance(spec, FeedbackSpec):
-            return self._feedback(spec, root)  # anew every time: other versions of its models may be live
+    def _newest_retriever(self, spec: AnyRetrieverSpec, root: Path) -> Retriever:
+        """Open a retriever, all of its parts over the version that is current."""
         directory = self._once(("index", root), partial(IndexDirectory, root))
-        version = directory.manifest().version
-        if self._versions.get(root) != version:
-            # Whoever still uses a retriever of the older version keeps it; we only stop handing it out.
-            self._opened = {key: value for key, value in self._opened.items() if key[:2] != ("retriever", root)}
-            self._versions[root] = version
-        return self._once(("retriever", root, spec), partial(self._load_retriever, spec, root))
+        while True:
+            manifest = directory.manifest()
+            if self._versions.get(root) != manifest:
+                # Whoever still uses a retriever of the older version keeps it; we only stop handing it out.
+                self._opened = {key: value for key, value in self._opened.items() if key[:2] != ("retriever", root)}
+                self._versions[root] = manifest
+            try:
+                return self._retriever(spec, root, manifest)
+            except (OSError, RuntimeError, ShortlistError):
+                if directory.manifest() == manifest:
+                    raise
+                # Newer versions came meanwhile, and this one's files went.
 
-    def _load_retriever(self, spec: BM25Spec | DenseSpec | HybridSpec, root: Path) -> Retriever:
+    def _retriever(self, spec: AnyRetrieverSpec, root: Path, manifest: Manifest) -> Retriever:
+        if isinstance(spec, FeedbackSpec):
+            return self._feedback(spec, root, manifest)  # anew every time: other versions of its models may be live
+        return self._once(("retriever", root, spec), partial(self._load_retriever, spec, root, manifest))
+
+    def _load_retriever(self, spec: BM25Spec | DenseSpec | HybridSpec, root: Path, manifest: Manifest) -> Retriever:
         from index import retrievers
         from index.hybrid import HybridRetriever
 
         directory = self._once(("index", root), partial(IndexDirectory, root))
         if isinstance(spec, BM25Spec):
-            return retrievers.BM25Retriever(directory.open_bm25(), directory.corpus)
+            return retrievers.BM25Retriever(directory.open_bm25(manifest), directory.corpus)
         if isinstance(spec, DenseSpec):
-            vectors, built_with = directory.open_dense(), directory.manifest().encoder
+            vectors, built_with = directory.open_dense(manifest), manifest.encoder
             if built_with != self.spec.encoder:
                 raise ConfigError(
                     f"the index at {root} has vectors of {built_with!r}, the configuration says encoder "
@@ -343,16 +366,15 @@ class Pipelines:
                 )
             return retrievers.DenseRetriever(vectors, self.encoder(), directory.corpus, recall=spec.recall)
         parts = (BM25Spec(kind="bm25"), DenseSpec(kind="dense", recall=spec.recall))
-        both = [self._retriever(part, root) for part in parts]
+        both = [self._retriever(part, root, manifest) for part in parts]
         return HybridRetriever(both, _fusion(spec), depth=spec.depth)
 
-    def _feedback(self, spec: FeedbackSpec, root: Path) -> Retriever:
+    def _feedback(self, spec: FeedbackSpec, root: Path, manifest: Manifest) -> Retriever:
         from index.feedback import FeedbackRetriever
         from index.retrievers import DenseRetriever
 
-        dense = self._retriever(DenseSpec(kind="dense", recall=spec.recall), root)
-        teachers = {"by_scores": spec.by_scores, "by_order": spec.by_order}
-        stages = {role: self._stage(stage) for role, stage in teachers.items() if stage is not None}
+        dense = self._retriever(DenseSpec(kind="dense", recall=spec.recall), root, manifest)
+        stages = {role: self._stage(stage) for role, stage in spec.teachers.items()}
         return FeedbackRetriever(cast(DenseRetriever, dense), temperature=spec.temperature, **stages)
 
     def _load_encoder(self) -> Encoder:

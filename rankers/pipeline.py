@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from rankers.errors import ConfigError, InvalidInputError
 from rankers.interleaving import team_draft
-from rankers.protocols import Ranker, Retriever
+from rankers.protocols import Ranker, Retriever, TaughtRetriever
 from rankers.types import Query, Ranking
 
 
@@ -132,8 +132,10 @@ class Pipeline:
 
     @property
     def models(self) -> dict[str, str]:
-        """Versions of the registry its stages run, ``name@version`` by stage."""
+        """Versions of the registry it runs, ``name@version`` by stage; ``retrieve/ROLE`` for those of its retriever."""
         own = {stage.name: stage.model for stage in self.stages if stage.model}
+        if isinstance(self.retriever, TaughtRetriever):
+            own |= {f"{RETRIEVE}/{role}": model for role, model in self.retriever.models.items()}
         return own | {f"{arm.name}/{stage}": model for arm in self.arms for stage, model in arm.models.items()}
 
     def draft(self, first: PipelineResult, second: PipelineResult, k: int | None = None) -> PipelineResult:

@@ -37,6 +37,16 @@ class Retriever(Protocol):
 
 
 @runtime_checkable
+class TaughtRetriever(Retriever, Protocol):
+    """A retriever that has rerankers of its own."""
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Versions of the registry they run, ``name@version`` by role."""
+        ...
+
+
+@runtime_checkable
 class Ranker(Protocol):
     """Orders candidates it is given."""
 
@@ -60,6 +70,16 @@ class JoiningRanker(Ranker, Protocol):
     @property
     def joins(self) -> Hashable | None:
         """Equal for rankers whose work is merged with each other's; None if it is not merged after all."""
+        ...
+
+
+@runtime_checkable
+class CheapRanker(Ranker, Protocol):
+    """A ranker that computes in milliseconds and shares no model with others: it need not wait for their turn."""
+
+    @property
+    def is_cheap(self) -> bool:
+        """Whether that is so; as it is set up, it may use a model after all."""
         ...
 
 

@@ -1,17 +1,22 @@
-"""`shortlist index`: documents in, a searchable index out."""
+"""`shortlist index`: documents in, a searchable index out, and changes to it."""
 
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from app.cli.console import DEFAULT_CONFIG, ConfigOption, IndexOption, err, out, progress_line
 from index.directory import IndexDirectory
+from index.manifest import Manifest
 from index.pipelines import load_pipelines
 from index.sources import read_documents
+
+if TYPE_CHECKING:
+    from index.spann.curve import Curve
 
 cli = typer.Typer(help="Add documents, build the index, look at it.", no_args_is_help=True)
 
@@ -23,28 +28,73 @@ SourceArgument = Annotated[
 ]
 
 
+def _on_disk(directory: IndexDirectory) -> dict[str, object]:
+    """Say of vectors on disk what they take and how old the tuned curves are."""
+    from index.spann.live import SpannIndex
+
+    with SpannIndex.open(directory.spann_folder(), read_only=True) as opened:
+        segments = [source.segment for source in opened.segments]
+        return {
+            "memory_mb": round(opened.memory_bytes / 1e6, 3),
+            "delta_rows": opened.delta_rows,
+            "segments": [{"vectors": len(one), "heads": one.head_count, "curve": _age(one.curve)} for one in segments],
+        }
+
+
+def _age(curve: Curve | None) -> str:
+    if curve is None:
+        return "none"
+    return "older than the vectors; run: shortlist index tune" if curve.is_inherited else "measured on these vectors"
+
+
+def _named(manifest: Manifest | None) -> str:
+    return f"; version {manifest.version}" if manifest is not None else ""
+
+
 def _directory(config: Path, index: Path | None) -> IndexDirectory:
     return IndexDirectory(index or load_pipelines(config).index_dir)
 
 
 @cli.command()
 def add(source: SourceArgument, config: ConfigOption = DEFAULT_CONFIG, index: IndexOption = None) -> None:
-    """Add documents; they become searchable with the next build."""
+    """Add documents, or replace those with the same ids; a running service finds them in a few seconds.
+
+    Before the first build they are only kept for it.
+    """
     directory = _directory(config, index)
-    added = directory.corpus.append(read_documents(source))
-    err.print(f"added {added:,} documents, {len(directory.corpus):,} in all; next: shortlist index build")
+    current = directory.current()
+    if current is None:
+        added = directory.corpus.append(read_documents(source))
+        err.print(f"added {added:,} documents, {len(directory.corpus):,} in all; next: shortlist index build")
+        return
+    pipelines = load_pipelines(config)
+    documents = list(read_documents(source))
+    started = time.perf_counter()
+    manifest = directory.change(
+        documents,
+        encoder=pipelines.encoder() if current.encoder is not None else None,
+        encoder_name=pipelines.spec.encoder,
+        on_progress=progress_line,
+    )
+    seconds = time.perf_counter() - started
+    err.print(
+        f"added {len(documents):,} documents in {seconds:.1f} s, {len(directory.corpus):,} in all{_named(manifest)}"
+    )
 
 
 @cli.command()
 def delete(
-    document_ids: Annotated[list[str], typer.Argument(help="Ids of documents; gone from results at once.")],
+    document_ids: Annotated[list[str], typer.Argument(help="Ids of documents.")],
     config: ConfigOption = DEFAULT_CONFIG,
     index: IndexOption = None,
 ) -> None:
-    """Delete documents by id."""
+    """Delete documents by id; they are gone from results at once."""
     directory = _directory(config, index)
-    deleted = directory.corpus.delete(document_ids)
-    err.print(f"deleted {deleted:,} of {len(document_ids):,} documents, {len(directory.corpus):,} left")
+    present = directory.corpus.find(document_ids)
+    manifest = directory.change(deleted=tuple(present)) if present else None
+    err.print(
+        f"deleted {len(present):,} of {len(document_ids):,} documents, {len(directory.corpus):,} left{_named(manifest)}"
+    )
 
 
 @cli.command()
@@ -81,11 +131,32 @@ def build(
 
 @cli.command()
 def info(config: ConfigOption = DEFAULT_CONFIG, index: IndexOption = None) -> None:
-    """Print what the current index holds, as JSON."""
+    """Print what the current index holds, as JSON; of vectors on disk also what a search keeps in memory."""
     import json
     from dataclasses import asdict
 
-    out.print_json(json.dumps(asdict(_directory(config, index).manifest())))
+    directory = _directory(config, index)
+    manifest = directory.manifest()
+    held = {"vectors": _on_disk(directory)} if manifest.dense_kind == "spann" else {}
+    out.print_json(json.dumps(asdict(manifest) | held))
+
+
+@cli.command()
+def statistics(
+    target: Annotated[Path, typer.Argument(help="The file to write; a feature set names it under `statistics`.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    index: IndexOption = None,
+    stemmer: Annotated[
+        str | None, typer.Option(help="As in the feature set; 'none' keeps words as they are.")
+    ] = "english",
+) -> None:
+    """Count the terms of the documents, for BM25 as a feature: the numbers stay as they are when documents change."""
+    from rankers.ltr.terms import count_collection, save_statistics
+
+    chosen = None if stemmer == "none" else stemmer
+    counted = count_collection(_directory(config, index).corpus.stream(), chosen)
+    save_statistics(counted, target, stemmer=chosen)
+    err.print(f"counted {counted['content'].documents:,} documents with {len(counted['content'].frequencies):,} terms")
 
 
 @cli.command()
@@ -97,8 +168,10 @@ def check(
     """Verify every checksum and invariant of vectors that are kept on disk; status 1 if anything is left wrong."""
     from index.spann.check import check as check_index
 
-    folder = _directory(config, index).spann_folder()
-    findings = check_index(folder, repair=repair)
+    directory = _directory(config, index)
+    folder = directory.spann_folder()
+    with directory.exclusive() if repair else nullcontext():
+        findings = check_index(folder, repair=repair)
     for finding in findings:
         state = "mended" if finding.repaired else f"{'harmless; ' if finding.harmless else ''}{finding.remedy}"
         out.print(f"{finding.path}: {finding.problem} ({state})", soft_wrap=True)
@@ -146,7 +219,7 @@ def tune(
     config: ConfigOption = DEFAULT_CONFIG,
     index: IndexOption = None,
 ) -> None:
-    """Measure what recall costs on a spann index, and keep the curve and a plot with it."""
+    """Measure what recall costs on a spann index, and keep the curve and a plot with it; changes have to wait."""
     from index.spann.live import SpannIndex
     from index.spann.tuning import fit_curve, queries_between
     from index.spann.tuning_plot import PLOT_FILE, plot_curve
@@ -155,7 +228,10 @@ def tune(
     if queries is not None:
         texts = [line for line in queries.read_text().splitlines() if line.strip()]
         vectors = load_pipelines(config).encoder().encode_queries(texts)
-    with SpannIndex.open(_directory(config, index).spann_folder(), read_only=True) as opened:
+    directory = _directory(config, index)
+    folder = directory.spann_folder()
+    # Nobody may make a version meanwhile: it would lack the curve.
+    with directory.exclusive(), SpannIndex.open(folder, read_only=True) as opened:
         for source in opened.segments:
             segment = source.segment
             asked = queries_between(segment) if vectors is None else vectors

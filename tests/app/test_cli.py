@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from index.directory import IndexDirectory
+from rankers.ltr.terms import load_statistics
 
 CONFIG = """
 models_dir: {models_dir}
@@ -74,18 +75,44 @@ def test_rerank_takes_texts_a_file_and_lines(folder: Path) -> None:
     assert sorted(result["id"] for result in json.loads(done.stdout)["results"]) == ["bm25", "ltr", "tea"]
 
 
-def test_deleted_documents_are_gone_at_once_and_added_ones_found_after_a_build(tmp_path: Path, folder: Path) -> None:
+@pytest.mark.parametrize("kind", ["spann", "auto"])
+def test_documents_that_are_added_or_deleted_are_so_at_once(tmp_path: Path, folder: Path, kind: str) -> None:
     index = str(tmp_path / "index")
-    shortlist(folder, "index", "build", "documents.jsonl", "--no-dense", "--index", index)
-    shortlist(folder, "index", "delete", "tea", "--index", index)
-    assert json.loads(shortlist(folder, "search", "hot drink", "--json", "--index", index).stdout)["results"] == []
-    (tmp_path / "more.jsonl").write_text('{"id": "coffee", "text": "another hot drink"}\n')
-    shortlist(folder, "index", "add", str(tmp_path / "more.jsonl"), "--index", index)
-    shortlist(folder, "index", "build", "--no-dense", "--index", index)
-    found = json.loads(shortlist(folder, "search", "hot drink", "--json", "--index", index).stdout)["results"]
-    assert [result["id"] for result in found] == ["coffee"]
+
+    def found(query: str) -> list[str]:
+        arguments = ("search", query, "--pipeline", "hybrid", "--json", "--index", index, "-k", "1")
+        return [result["id"] for result in json.loads(shortlist(folder, *arguments).stdout)["results"]]
+
+    (tmp_path / "more.jsonl").write_text('{"id": "coffee", "text": "beans, roasted and brewed"}\n')
+    shortlist(folder, "index", "build", "documents.jsonl", "--dense-kind", kind, "--index", index)
+    shown = shortlist(folder, "index", "delete", "tea", "nobody", "--index", index).stderr
+    assert "deleted 1 of 2 documents, 2 left; version 2" in shown
+    assert found("a hot drink") != ["tea"]
+    shown = shortlist(folder, "index", "add", str(tmp_path / "more.jsonl"), "--index", index).stderr
+    assert "3 in all; version 3" in shown
+    assert found("a hot drink") == found("roasted beans") == ["coffee"]
+    counted = shortlist(folder, "index", "statistics", str(tmp_path / "terms.json"), "--index", index)
+    assert "counted" in counted.stderr
+    statistics = load_statistics(tmp_path / "terms.json", stemmer="english")
+    assert statistics["content"].documents == len(IndexDirectory(Path(index)).corpus)
     info = json.loads(shortlist(folder, "index", "info", "--index", index).stdout)
-    assert info["documents"] == 3
+    assert (info["documents"], info["version"]) == (3, 3)
+    if kind == "spann":
+        assert info["vectors"] == {
+            "memory_mb": info["vectors"]["memory_mb"],
+            "delta_rows": 1,
+            "segments": [{"vectors": 2, "heads": 0, "curve": "none"}],
+        }
+    shown = shortlist(folder, "index", "delete", "nobody", "--index", index).stderr
+    assert "deleted 0 of 1 documents, 3 left" in shown
+
+
+def test_documents_added_before_the_first_build_wait_for_it(tmp_path: Path, folder: Path) -> None:
+    index = str(tmp_path / "index")
+    shown = shortlist(folder, "index", "add", "documents.jsonl", "--index", index).stderr
+    assert "added 3 documents, 3 in all; next: shortlist index build" in shown
+    shortlist(folder, "index", "delete", "tea", "--index", index)
+    assert "indexed 2 documents" in shortlist(folder, "index", "build", "--no-dense", "--index", index).stderr
 
 
 def test_an_index_is_checked_copied_and_put_back(tmp_path: Path, folder: Path) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from index.analysis import Analyzer
 from index.bm25 import BM25Index
-from rankers.errors import InvalidInputError
+from rankers.errors import InvalidInputError, NotReadyError
+from rankers.filters import parse_filter
 from rankers.types import Document
 from tests.index.documents import ANIMALS
 
@@ -122,3 +123,49 @@ def test_refuses_what_it_cannot_index() -> None:
     for k1, b in ((-1.0, 0.75), (1.2, 1.5)):
         with pytest.raises(InvalidInputError, match="k1 must be at least 0"):
             BM25Index.build(ANIMALS, k1=k1, b=b)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(TEXTS, max_size=6),
+    st.lists(
+        st.tuples(st.dictionaries(st.integers(0, 8), TEXTS, max_size=4), st.sets(st.integers(0, 8), max_size=3)),
+        max_size=3,
+    ),
+    TEXTS,
+)
+def test_a_changed_index_equals_one_that_is_built(
+    texts: list[str], changes: list[tuple[dict[int, str], set[int]]], query: str
+) -> None:
+    held = {str(i): text for i, text in enumerate(texts)}
+    index = BM25Index.build(documents(texts), k1=0.9, b=0.4)
+    for added, removed in changes:
+        put = {str(name): text for name, text in added.items()}
+        index = index.changed([Document(name, text) for name, text in put.items()], [str(name) for name in removed])
+        held = {name: text for name, text in held.items() if int(name) not in removed or name in put} | put
+    fresh = BM25Index.build([Document(name, text) for name, text in held.items()], k1=0.9, b=0.4)
+    assert index.ids == fresh.ids == tuple(held)
+    assert index.search([query, *WORDS], 9) == fresh.search([query, *WORDS], 9)
+
+
+def test_an_index_that_was_loaded_can_be_changed(tmp_path: Path) -> None:
+    BM25Index.build(ANIMALS, k1=0.9, b=0.4).save(tmp_path / "first")
+    loaded = BM25Index.load(tmp_path / "first")
+    metadata = {"cat": ANIMALS[2].metadata}
+    owl = Document("owl", "Owls see at night.", metadata={"tags": ["wild"]})
+    changed = loaded.changed(
+        [owl, Document("dog", "Wolves howl.")], ["bird"], metadata=lambda name: metadata.get(name, {})
+    )
+    changed.save(tmp_path / "second")
+    again = BM25Index.load(tmp_path / "second")
+    fresh = BM25Index.build([ANIMALS[0], Document("dog", "Wolves howl."), ANIMALS[2], owl], k1=0.9, b=0.4)
+    queries = ["wolf", "loyal", "lazy dog", "birds owls sing"]
+    assert changed.search(queries, 4) == again.search(queries, 4) == fresh.search(queries, 4)
+    pets = parse_filter({"field": "tags", "eq": "pet"})
+    assert [name for name, _ in again.search(["cat owl night"], 9, condition=pets)[0]] == ["cat"]
+    assert loaded.search(["loyal"], 1)[0][0][0] == "dog"
+    with pytest.raises(InvalidInputError, match="'owl' occurs twice"):
+        again.changed([owl, owl])
+    (tmp_path / "second" / "counts.bin").unlink()  # as an older version left it
+    with pytest.raises(NotReadyError, match="run: shortlist index build"):
+        BM25Index.load(tmp_path / "second").changed([owl])

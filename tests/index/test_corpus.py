@@ -170,3 +170,21 @@ Corpus(Path(sys.argv[1])).append(documents())
     assert process.returncode == -9
     assert tuple(corpus.stream()) == ANIMALS
     assert corpus.append(numbered(1)) == 1
+
+
+def test_a_change_is_made_as_a_whole(corpus: Corpus) -> None:
+    corpus.append(ANIMALS)
+    corpus.change([Document("dog", "new"), Document("owl", "night")], ["cat", "nobody"], state={"version": "2"})
+    assert [document.id for document in corpus.stream()] == ["fox", "dog", "bird", "owl"]
+    assert (corpus.get("dog").text, corpus.state("version"), corpus.state("other")) == ("new", "2", None)
+    with pytest.raises(InvalidInputError, match="'odd' cannot be stored"):
+        corpus.change([Document("bat", "wing"), Document("odd", "\ud800")], ["fox"], state={"version": "3"})
+    assert [document.id for document in corpus.stream()] == ["fox", "dog", "bird", "owl"]
+    assert corpus.state("version") == "2"
+    corpus.change(state={"version": "3"})
+    assert corpus.state("version") == "3"
+
+
+def test_metadata_is_given_for_documents_that_have_any(corpus: Corpus) -> None:
+    corpus.append(ANIMALS)
+    assert corpus.metadata() == {"cat": ANIMALS[2].metadata}

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,6 +18,7 @@ from index.dense import DenseIndex
 from index.directory import DenseChoice, IndexDirectory
 from index.encoders import Encoder
 from index.spann.live import SpannIndex
+from index.versions import VECTORS_FILE
 from rankers.errors import ConfigError, InvalidInputError, NotReadyError, OverloadedError
 from rankers.filters import parse_filter
 from rankers.types import Document
@@ -96,7 +99,7 @@ def test_many_vectors_are_kept_on_disk(
     assert dense.search(query, 1)[0][0][0] == "cat"
     tagged = parse_filter({"not": {"field": "tags", "eq": "pet"}})
     assert [name for name, _ in dense.search(query, 9, condition=tagged)[0]][-1:] != ["cat"]
-    assert not (directory.version_folder / directories.VECTORS_FILE).exists()
+    assert not (directory.folder(directory.manifest()) / VECTORS_FILE).exists()
     directory.corpus.delete(["cat"])
     directory.build(encoder=encoder, encoder_name="minilm", dense_kind=kind)
     assert len(directory.open_dense()) == 3
@@ -185,7 +188,7 @@ def test_a_build_that_is_killed_leaves_the_old_version_serving(
         if embeds:
             assert (directory.root / "v000002" / "bm25").is_dir()
         # While it lives nobody else may build; reading and writing documents goes on.
-        with pytest.raises(OverloadedError, match=r"another build of .*index is running"):
+        with pytest.raises(OverloadedError, match=r"another build or change of .*index is running"):
             build_words(directory)
         directory.corpus.append([Document("whale", "Whales swim.")])
         process.send_signal(signal.SIGKILL)
@@ -223,8 +226,22 @@ def test_an_open_index_outlives_its_version(directory: IndexDirectory) -> None:
 
 def test_a_manifest_that_is_none_is_named(directory: IndexDirectory) -> None:
     build_words(directory)
-    path = directory.root / "MANIFEST.json"
     for content in ("{", "[]", "{}", json.dumps(asdict(directory.manifest()) | {"unknown": 1})):
-        path.write_text(content)
-        with pytest.raises(ConfigError, match=r"MANIFEST\.json is not a manifest"):
+        directory.corpus.change(state={"manifest": content})
+        with pytest.raises(ConfigError, match=r"corpus\.sqlite has no manifest but '.*run: shortlist index build"):
             directory.manifest()
+        directory.corpus.change(state={"manifest": '{"version": 1, "built_at": "", "documents": 4, "parts": ["bm25"]}'})
+
+
+def test_the_manifest_of_an_older_version_is_found_in_its_file(directory: IndexDirectory) -> None:
+    build_words(directory)
+    manifest = directory.manifest()
+    with closing(sqlite3.connect(directory.corpus.path)) as connection, connection:
+        connection.execute("DELETE FROM state")
+    assert directory.current() is None
+    (directory.root / "MANIFEST.json").write_text(json.dumps(asdict(manifest)))
+    assert directory.manifest() == manifest
+    copy_directory(directory, directory.root.with_name("copy"))
+    assert IndexDirectory(directory.root.with_name("copy")).manifest() == manifest
+    assert build_words(directory) == manifest.version + 1
+    assert not (directory.root / "MANIFEST.json").exists()

@@ -13,14 +13,18 @@ from hypothesis.extra.numpy import arrays
 
 from index.corpus import Corpus
 from index.dense import DenseIndex
+from index.directory import IndexDirectory
 from index.encoders import Encoder
 from index.feedback import FeedbackRetriever, Vector, kl_loss, move_query, ranknet_loss
 from index.pipelines import load_pipelines
 from index.retrievers import DenseRetriever
 from rankers.errors import ConfigError, InvalidInputError
-from rankers.pipeline import Stage
+from rankers.pipeline import Pipeline, Stage
+from rankers.protocols import Ranker
+from rankers.registry import ModelCard, ModelRegistry
 from rankers.types import Document, Query, Ranking, ScoreKind
 from tests.index.documents import unit_vectors
+from tests.training.lists import write_tiny_bert
 
 DIMENSIONS = 16
 score_lists = st.integers(2, 8).flatmap(lambda n: arrays(np.float64, n, elements=st.floats(-30, 30)))
@@ -205,8 +209,6 @@ def test_what_cannot_teach_is_refused(dense: DenseRetriever) -> None:
 
 
 def test_a_pipeline_names_its_teachers(tmp_path: Path, encoder: Encoder, models_dir: Path) -> None:
-    from index.directory import IndexDirectory
-
     (tmp_path / "shortlist.yaml").write_text(
         f"""
 index: index
@@ -218,12 +220,55 @@ pipelines:
   nothing: {{retriever: {{kind: feedback}}}}
 """
     )
-    directory = IndexDirectory(tmp_path / "index")
-    directory.corpus.append([Document(f"d{i}", f"a text about {i} ships") for i in range(5)])
-    directory.build(encoder=encoder, encoder_name="minilm")
+    build_ships(tmp_path / "index", encoder)
     pipelines = load_pipelines(tmp_path / "shortlist.yaml")
     assert pipelines.needs_dense("feedback") == "minilm"
     (found,) = pipelines.open("feedback").retrieve([Query("1", "three ships")], 5)
     assert len(found) == 5
     with pytest.raises(ConfigError, match="needs a stage that teaches"):
         pipelines.open("nothing")
+
+
+def test_the_models_of_its_teachers_are_those_of_the_pipeline(tmp_path: Path, encoder: Encoder, minilm: str) -> None:
+    (tmp_path / "shortlist.yaml").write_text(
+        """
+index: index
+models_dir: models
+default: feedback
+pipelines:
+  bm25: {retriever: {kind: bm25}}
+  feedback:
+    retriever: {kind: feedback, by_order: {kind: cross-encoder, model: teacher, depth: 3, device: cpu}}
+  both: {interleave: [bm25, feedback]}
+"""
+    )
+    build_ships(tmp_path / "index", encoder)
+    registry = ModelRegistry(tmp_path / "models")
+
+    def write(folder: Path) -> None:
+        write_tiny_bert(folder, minilm)
+
+    for version in ("1", "2"):
+        card = ModelCard("teacher", version, "cross-encoder", "this test", "none", "sha256:0")
+        registry.add(card, write, promote=version == "1")
+    pipelines = load_pipelines(tmp_path / "shortlist.yaml")
+    first = pipelines.open("feedback")
+    assert first.models == pipelines.models("feedback") == {"retrieve/by_order": "teacher@1"}
+    assert pipelines.open("both").models == pipelines.models("both") == {"feedback/retrieve/by_order": "teacher@1"}
+    pipelines.release(set(first.models.values()))
+    assert teacher_of(pipelines.open("feedback")) is teacher_of(first)  # in use, so not loaded again
+    registry.promote("teacher", "2")
+    assert pipelines.models("feedback") == pipelines.open("feedback").models == {"retrieve/by_order": "teacher@2"}
+    assert len(first.retrieve([Query("1", "three ships")], 5)[0]) == 5
+
+
+def build_ships(root: Path, encoder: Encoder) -> None:
+    directory = IndexDirectory(root)
+    directory.corpus.append([Document(f"d{i}", f"a text about {i} ships") for i in range(5)])
+    directory.build(encoder=encoder, encoder_name="minilm")
+
+
+def teacher_of(pipeline: Pipeline) -> Ranker:
+    assert isinstance(pipeline.retriever, FeedbackRetriever)
+    assert pipeline.retriever._by_order is not None
+    return pipeline.retriever._by_order.ranker

@@ -28,7 +28,8 @@ Versions = dict[str, int]
 class Killer:
     """Keeps what must be in the index.
 
-    `state` is what was acknowledged; `snapshots` what it was when a snapshot was.
+    `state` is what was acknowledged; `snapshots` what it was when a snapshot was. `most_steps` and `most_seconds` say
+    how far the victim may get, before the index is built and after.
     """
 
     root: Path
@@ -37,21 +38,24 @@ class Killer:
     snapshots: dict[int, Versions] = field(default_factory=dict)
     killed_during: Counter[str] = field(default_factory=Counter)
     rounds: int = 0
+    victim: str = "tests.index.spann.victim"
+    most_steps: tuple[int, int] = (40, 250)
+    most_seconds: tuple[float, float] = (0.3, 0.6)
 
     def kill_once(self) -> None:
         """Start the victim, kill it at a random point or let it die at one, and check what it leaves."""
         self.rounds += 1
         choose = random.Random(self.seed * 10_007 + self.rounds)
-        is_built = (self.root / CURRENT_FILE).exists()
+        is_built = self._is_built()
         own_hand = choose.random() < 0.6
-        step = choose.randint(1, 40 if not is_built else 250) if own_hand else 0
-        after_s = choose.uniform(0, 0.3 if not is_built else 0.6)
+        step = choose.randint(1, self.most_steps[is_built]) if own_hand else 0
+        after_s = choose.uniform(0, self.most_seconds[is_built])
         said = self._run(choose.randint(1, 10**6), step, after_s)
         self._follow(said)
         self._check()
 
     def _run(self, seed: int, step: int, after_s: float) -> list[dict[str, Any]]:
-        command = [sys.executable, "-m", "tests.index.spann.victim", str(self.root), str(seed), str(step)]
+        command = [sys.executable, "-m", self.victim, str(self.root), str(seed), str(step)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             first = process.stdout.readline()
@@ -68,7 +72,7 @@ class Killer:
         where = "build" if not self.state else "open"
         for line in said:
             if line["kind"] == "built" and not self.state:
-                self.state = dict.fromkeys(built_ids(), 0)
+                self.state = self._built_state()
             if line["kind"] == "open":
                 where = "write"
             elif line["kind"] == "ok":
@@ -81,12 +85,18 @@ class Killer:
                 self.pending = line
         self.killed_during[self.pending["kind"] if self.pending else where] += 1
 
+    def _is_built(self) -> bool:
+        return (self.root / CURRENT_FILE).exists()
+
+    def _built_state(self) -> Versions:
+        return dict.fromkeys(built_ids(), 0)
+
     def _check(self) -> None:
-        if not (self.root / CURRENT_FILE).exists():
+        if not self._is_built():
             assert not self.state, "an index that was built is gone"
             return
         if not self.state:
-            self.state = dict.fromkeys(built_ids(), 0)  # it died after the rename, before it could say so
+            self.state = self._built_state()  # it died after the rename, before it could say so
         wrong = [finding for finding in check(self.root) if not finding.harmless]
         assert not wrong, wrong
         with SpannIndex.open(self.root, merge_rows=None) as index:

@@ -1,15 +1,17 @@
 """A process that writes to an index and says what was acknowledged, until it is killed or kills itself.
 
 ``python -m tests.index.spann.victim ROOT SEED STEP``: STEP is the step to the disk (a write, a sync, a rename, a
-removal) at which it dies by its own hand, half of its bytes written if it is a write; 0 for none.
+removal, a statement of SQL) at which it dies by its own hand, half of its bytes written if it is a write; 0 for none.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +67,10 @@ def die_at(step: int) -> None:
 
         return call
 
+    class Counted(sqlite3.Connection):
+        execute = counted(sqlite3.Connection.execute)
+
+    setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Counted))  # noqa: B010 - of a module
     write = os.pwrite
     for module, name in ((os, "pwrite"), (os, "fsync"), (os, "link"), (os, "ftruncate"), (Path, "replace"),
                          (Path, "rename"), (Path, "unlink"), (Path, "write_text")):  # fmt: skip
