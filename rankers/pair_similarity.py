@@ -147,7 +147,10 @@ class PairSimilarityModel(BertPreTrainedModel):  # type: ignore[no-untyped-call]
         ).last_hidden_state
         last = real.sum(dim=1, keepdim=True) - 1
         words = real & ~beginning & (places != start - 1) & (places != last)
-        return SequenceClassifierOutput(logits=self.head(states, input_ids, words & ~second, words & second))
+        # In bfloat16, where the body may run, cosines that differ by less than 1/256 would be ties.
+        with torch.autocast(states.device.type, enabled=False):
+            exact = states.to(self.head.out.weight.dtype)
+            return SequenceClassifierOutput(logits=self.head(exact, input_ids, words & ~second, words & second))
 
 
 def _mean(states: Tensor, where: Tensor) -> Tensor:
