@@ -173,15 +173,15 @@ def print_stress(lines: list[Line]) -> None:
     found = defaultdict(list)
     for line in lines:
         found[line["dataset"], line["case"]].append(line)
-    print("| data | case | seeds | production | naive | DLA | after the gate | promoted | fell back | holds |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| data | case | seeds | production | naive | DLA | after the gate | promoted | naive | trust | holds |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for (dataset, case), of_seeds in sorted(found.items()):
         columns = [mean(line[name] for line in of_seeds) for name in ("production", "naive", "dla", "gated")]
         production, naive, _, gated = columns
         numbers = " | ".join(f"{value:.4f}" for value in columns)
-        promoted, naively = (sum(bool(line[name]) for line in of_seeds) for name in ("promoted", "reasons"))
+        counts = (sum(bool(line[name]) for line in of_seeds) for name in ("promoted", "reasons", "trusted"))
         holds = gated >= naive - 0.005 and gated >= production
-        verdict = f"{promoted} | {naively} | {'yes' if holds else 'no'}"
+        verdict = f"{' | '.join(map(str, counts))} | {'yes' if holds else 'no'}"
         print(f"| {dataset} | {case} | {len(of_seeds)} | {numbers} | {verdict} |")
 
 

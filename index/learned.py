@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from index.stages import LtrSpec, ModelSource, Once
 from rankers.errors import ConfigError
-from rankers.ltr.feature_kinds import Similarity
+from rankers.ltr.feature_kinds import Encode
 from rankers.ltr.features import load_feature_set
 from rankers.ltr.models import load_numeric_ranker
 from rankers.ltr.ranker import LtrRanker
 from rankers.registry import ModelRegistry
 from rankers.sources import resolve_model
 from rankers.types import Document, Query
+
+Vectors: TypeAlias = npt.NDArray[np.float32]
 
 
 def load_learned(spec: LtrSpec, source: ModelSource, *, models_dir: Path, once: Once) -> LtrRanker:
@@ -41,7 +44,10 @@ def load_learned(spec: LtrSpec, source: ModelSource, *, models_dir: Path, once: 
     Raises
     ------
     ConfigError
-        If the model cannot be read, or was trained on another feature set than the stage makes.
+        If the model cannot be read, or was trained on another feature set than the stage makes; if the set's
+        statistics cannot be used.
+    NotFoundError
+        If the set's encoder does not exist.
     """
     feature_set = load_feature_set(spec.feature_set)
     if source.label:
@@ -55,18 +61,19 @@ def load_learned(spec: LtrSpec, source: ModelSource, *, models_dir: Path, once: 
     return LtrRanker(
         load_numeric_ranker(source.path) if source.path else None,
         feature_set,
-        similarity=_similarity(spec.encoder, models_dir, once) if spec.encoder is not None else None,
+        statistics=feature_set.collection(),
+        encode=_encode(feature_set.encoder, models_dir, once) if feature_set.encoder is not None else None,
         no_model_note=f"no version of model {spec.model!r} is live, so stage {spec.name!r} kept the order that came in",
     )
 
 
-def _similarity(name: str, models_dir: Path, once: Once) -> Similarity:
+def _encode(name: str, models_dir: Path, once: Once) -> Encode:
     from index.encoders import Encoder
 
     encoder = once(("encoder", name), lambda: Encoder(resolve_model(name, models_dir=models_dir)))
 
-    def cosines(query: Query, documents: Sequence[Document]) -> npt.NDArray[np.float32]:
-        vectors = encoder.encode_documents([document.content for document in documents])
-        return np.asarray(vectors @ encoder.encode_queries([query.text])[0])
+    def encode(query: Query, documents: Sequence[Document]) -> tuple[Vectors, Vectors]:
+        contents = [document.content for document in documents]
+        return encoder.encode_queries([query.text])[0], encoder.encode_documents(contents)
 
-    return cosines
+    return encode

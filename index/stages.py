@@ -240,15 +240,13 @@ class LateInteractionSpec(_StageSpec):
 class LtrSpec(_StageSpec):
     """Reorder by a model learned over features; before a version of it is live, the incoming order is kept.
 
-    `feature_set` is the name of a packaged set or a YAML file. `encoder` is an embedding model for the set's `cosine`
-    feature, which costs a forward pass over every document.
+    `feature_set` is the name of a packaged set or a YAML file.
     """
 
     kind: Literal["ltr"]
     name: str = "ltr"
     depth: int = Field(100, ge=1)
     feature_set: str = "default"
-    encoder: str | None = None
 
     @model_validator(mode="after")
     def _one_order(self) -> LtrSpec:

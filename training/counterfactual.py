@@ -50,6 +50,7 @@ def evaluate_policy(
     scores: npt.NDArray[np.float64] | None,
     propensities: Estimator,
     *,
+    offsets: Estimator | None = None,
     valuation: Valuation | None = None,
     unit: Unit = Unit.QUERIES,
     replicates: int = REPLICATES,
@@ -67,6 +68,8 @@ def evaluate_policy(
         float64 [N], the ranker's score of every (query, document); None is the order that was shown.
     propensities
         Estimator, a function of click lists.
+    offsets
+        Estimator of clicks of trust by slot, for `training.policy_values.policy_value`; none if not given.
     valuation
         How to value; the defaults of `Valuation` if not given.
     unit
@@ -89,8 +92,8 @@ def evaluate_policy(
     chosen = valuation or Valuation()
     order = places_by_score(lists, scores)
     found = propensities(lists)
-    value = policy_value(lists, order, found, chosen)
-    drawn = _drawn_values(lists, [order], propensities, chosen, (unit, replicates, seed))[:, 0]
+    value = policy_value(lists, order, found, chosen, offsets=offsets and offsets(lists))
+    drawn = _drawn_values(lists, [order], (propensities, offsets), chosen, (unit, replicates, seed))[:, 0]
     weights, _ = click_weights(lists, order, place_propensities(lists, found), chosen)
     clicked = lists.clicks > 0
     used, counts = np.minimum(weights[clicked], chosen.clip), lists.clicks[clicked]
@@ -106,6 +109,7 @@ def compare_policies(
     baseline: npt.NDArray[np.float64] | None,
     propensities: Estimator,
     *,
+    offsets: Estimator | None = None,
     valuation: Valuation | None = None,
     unit: Unit = Unit.QUERIES,
     replicates: int = REPLICATES,
@@ -123,6 +127,8 @@ def compare_policies(
         float64 [N], of the other one; None is the order that was shown.
     propensities
         Estimator, a function of click lists; estimated again from every drawn log.
+    offsets
+        As for `evaluate_policy`.
     valuation
         How to value; the defaults of `Valuation` if not given.
     unit
@@ -144,9 +150,10 @@ def compare_policies(
     """
     orders = [places_by_score(lists, scores), places_by_score(lists, baseline)]
     chosen = valuation or Valuation()
-    found = propensities(lists)
-    difference = policy_value(lists, orders[0], found, chosen) - policy_value(lists, orders[1], found, chosen)
-    values = _drawn_values(lists, orders, propensities, chosen, (unit, replicates, seed))
+    known = propensities(lists), offsets and offsets(lists)
+    ours, theirs = (policy_value(lists, order, known[0], chosen, offsets=known[1]) for order in orders)
+    difference = ours - theirs
+    values = _drawn_values(lists, orders, (propensities, offsets), chosen, (unit, replicates, seed))
     drawn = values[:, 0] - values[:, 1]
     low, high = _interval(drawn)
     better = float((drawn > 0).mean() + (drawn == 0).mean() / 2)
@@ -156,17 +163,18 @@ def compare_policies(
 def _drawn_values(
     lists: ClickLists,
     orders: list[npt.NDArray[np.int64]],
-    propensities: Estimator,
+    estimators: tuple[Estimator, Estimator | None],
     valuation: Valuation,
     drawing: tuple[Unit, int, int],
 ) -> npt.NDArray[np.float64]:
     """Values of each order on those drawn logs that could be valued, float64 [R, orders]."""
     unit, replicates, seed = drawing
+    propensities, offsets = estimators
     values = []
     for replicate in resample(lists, unit=unit, replicates=replicates, seed=seed):
         try:
-            found = propensities(replicate)
-            values.append([policy_value(replicate, order, found, valuation) for order in orders])
+            found, taken_off = propensities(replicate), offsets and offsets(replicate)
+            values.append([policy_value(replicate, order, found, valuation, offsets=taken_off) for order in orders])
         except InvalidInputError:  # a draw can lack what the log has just enough of
             continue
     if len(values) < replicates / 2 or not values:

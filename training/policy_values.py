@@ -112,9 +112,17 @@ def places_by_score(lists: ClickLists, scores: npt.NDArray[np.float64] | None) -
 
 
 def policy_value(
-    lists: ClickLists, order: npt.NDArray[np.int64], propensities: npt.NDArray[np.float64], valuation: Valuation
+    lists: ClickLists,
+    order: npt.NDArray[np.int64],
+    propensities: npt.NDArray[np.float64],
+    valuation: Valuation,
+    *,
+    offsets: npt.NDArray[np.float64] | None = None,
 ) -> float:
     """Value an order from clicks and propensities.
+
+    Clicks of trust, offset per session and slot, are taken off before anything else: P(click) = propensity * attraction
+    + offset (Vardasbi, Oosterhuis, de Rijke, "When inverse propensity scoring does not work", CIKM 2020).
 
     Parameters
     ----------
@@ -126,6 +134,8 @@ def policy_value(
         float64 [K], by slot, on any scale.
     valuation
         How.
+    offsets
+        float64 [K], by slot; none if not given.
 
     Returns
     -------
@@ -140,13 +150,16 @@ def policy_value(
     p = place_propensities(lists, propensities)
     weights, gains = click_weights(lists, order, p, valuation)
     weights = np.minimum(weights, valuation.clip)
-    weighted = (weights * lists.clicks).sum()
+    clicks = lists.clicks.astype(np.float64)
+    if offsets is not None:
+        clicks -= np.where(lists.mask, look_up(offsets, lists.slots, 0.0), 0.0) * lists.shown[:, None]
+    weighted = (weights * clicks).sum()
     if valuation.method is Method.SNIPS:
-        attractive = (np.minimum(1 / p, valuation.clip) * lists.clicks).sum()
+        attractive = (np.minimum(1 / p, valuation.clip) * clicks).sum()
         return float(weighted / attractive)
     if valuation.method is Method.IPS:
         return float(weighted / lists.sessions)
-    attraction = _attraction(lists, p)
+    attraction = _attraction(lists, clicks, p)
     shown = lists.shown[:, None] * lists.mask
     explained = (gains * attraction * shown).sum() - (weights * p * attraction * shown).sum()
     return float((explained + weighted) / lists.sessions)
@@ -161,10 +174,12 @@ def click_weights(
     return gains / p, gains
 
 
-def _attraction(lists: ClickLists, p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _attraction(
+    lists: ClickLists, of_places: npt.NDArray[np.float64], p: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
     """Clicks over examinations of each document in the whole log, shrunk by one examination to the mean; [S, L]."""
     pairs = len(lists.features)
-    clicks, looks = summed(lists.rows, lists.clicks, pairs), summed(lists.rows, lists.shown[:, None] * p, pairs)
+    clicks, looks = summed(lists.rows, of_places, pairs), summed(lists.rows, lists.shown[:, None] * p, pairs)
     return look_up((clicks + clicks.sum() / looks.sum()) / (looks + 1.0), lists.rows, 0.0)
 
 

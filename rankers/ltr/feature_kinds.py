@@ -1,12 +1,13 @@
-"""What a feature can be made of. Each kind is an entry of a feature set's YAML file, and gives a column of numbers.
+"""What a feature can be made of. Each kind is an entry of a feature set's YAML file, and gives columns of numbers.
 
-NaN says that there is no such number; nothing is ever filled in. Letters in shapes: L documents of a list.
+NaN says that there is no such number; nothing is ever filled in. Letters in shapes: L documents of a list, W columns of
+a kind (1 unless it says otherwise), D dimensions of an encoder.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Annotated, Literal, TypeAlias
@@ -15,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from rankers.ltr.terms import CollectionStatistics, Splitter, bm25, smallest_window
+from rankers.errors import ConfigError
+from rankers.ltr.terms import K1, B, CollectionStatistics, Part, Splitter, bm25, smallest_window
 from rankers.types import Document, Query, Ranking, ScoredDocument, ScoreKind
 
-Similarity: TypeAlias = Callable[[Query, Sequence[Document]], npt.NDArray[np.float32]]
-"""Cosines float32 [L] of a query and L documents."""
-Part: TypeAlias = Literal["title", "text", "content"]
+Encode: TypeAlias = Callable[[Query, Sequence[Document]], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+"""Vectors of unit length of a query, float32 [D], and of L documents, float32 [L, D]."""
 Source: TypeAlias = Literal["first", "incoming"] | ScoreKind
 
 NAN = math.nan
@@ -37,11 +38,11 @@ class Candidates:
     splitter
         Makes terms.
     statistics
-        Of the collection; of the candidates themselves if not given.
+        Of each part of the collection; of the candidates themselves if not given.
     now
         With a time zone; what freshness is measured from.
-    similarity
-        Cosines; missing everywhere if not given.
+    encode
+        Gives vectors; what is made of them is missing everywhere if not given.
     """
 
     def __init__(
@@ -49,19 +50,19 @@ class Candidates:
         ranking: Ranking,
         splitter: Splitter,
         *,
-        statistics: CollectionStatistics | None,
+        statistics: Mapping[Part, CollectionStatistics] | None,
         now: datetime,
-        similarity: Similarity | None,
+        encode: Encode | None,
     ) -> None:
         self.ranking = ranking
         self.documents = ranking.documents
         self.now = now
-        self.similarity = similarity
+        self._encode = encode
         self.query_terms = splitter.terms(ranking.query.text)
         self.distinct_terms = frozenset(self.query_terms)
         self._titles = [splitter.terms(document.title) for document in self.documents]
         self._texts = [splitter.terms(document.text) for document in self.documents]
-        self._statistics = statistics
+        self._statistics: dict[Part, CollectionStatistics] = dict(statistics or {})
 
     def terms(self, part: Part) -> list[list[str]]:
         """Terms of a part of every document."""
@@ -69,10 +70,18 @@ class Candidates:
             return self._contents
         return self._titles if part == "title" else self._texts
 
+    def statistics(self, part: Part) -> CollectionStatistics:
+        """Of a part of the collection or, where nothing is known of it, of the candidates."""
+        if part not in self._statistics:
+            self._statistics[part] = CollectionStatistics.of(self.terms(part))
+        return self._statistics[part]
+
     @cached_property
-    def statistics(self) -> CollectionStatistics:
-        """Of the collection or, where nothing is known of it, of the candidates."""
-        return self._statistics or CollectionStatistics.of(self._contents)
+    def vectors(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
+        """Of the query, float32 [D], and of its documents, float32 [L, D]; None where there are none."""
+        if self._encode is None or not self.documents:
+            return None
+        return self._encode(self.ranking.query, self.documents)
 
     @cached_property
     def _contents(self) -> list[list[str]]:
@@ -97,15 +106,24 @@ class _Feature(BaseModel):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_.]*$")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of its columns, W."""
+        return (self.name,)
+
 
 class Bm25(_Feature):
-    """BM25 of title and text."""
+    """BM25 of a part; `k1` is how slowly repetition saturates, `b` how much long parts are held back."""
 
     kind: Literal["bm25"]
+    part: Part = "content"
+    k1: float = Field(K1, ge=0)
+    b: float = Field(B, ge=0, le=1)
 
     def column(self, candidates: Candidates) -> list[float]:
         """Give L numbers."""
-        return [bm25(candidates.query_terms, terms, candidates.statistics) for terms in candidates.terms("content")]
+        query, statistics = candidates.query_terms, candidates.statistics(self.part)
+        return [bm25(query, terms, statistics, k1=self.k1, b=self.b) for terms in candidates.terms(self.part)]
 
 
 class Overlap(_Feature):
@@ -192,16 +210,50 @@ class Score(_Feature):
 
 
 class Cosine(_Feature):
-    """Cosine of query and document by an encoder of the stage's own; missing where it has none."""
+    """Cosine of query and document by the encoder of the feature set; missing where it names none."""
 
     kind: Literal["cosine"]
 
-    def column(self, candidates: Candidates) -> list[float]:
+    def column(self, candidates: Candidates) -> npt.NDArray[np.float32]:
         """Give L numbers."""
-        if candidates.similarity is None or not candidates.documents:
-            return [NAN] * len(candidates.documents)
-        cosines: list[float] = candidates.similarity(candidates.ranking.query, candidates.documents).tolist()
-        return cosines
+        if candidates.vectors is None:
+            return np.full(len(candidates.documents), NAN, dtype=np.float32)
+        query, documents = candidates.vectors
+        return np.asarray(documents @ query)
+
+
+class PairEncoding(_Feature):
+    """What an encoder that stays as it is makes of query and document: `groups` sums of products, and of differences.
+
+    With q and d their vectors and G_1 ... G_g dimensions that follow one another, column i is the sum over G_i of
+    q_j d_j, column g + i that of abs(q_j - d_j): what a linear scorer needs to weigh directions of the encoder's space.
+    The sums of products add up to the cosine. With as many groups as there are dimensions nothing is summed. Missing
+    where the feature set names no encoder.
+    """
+
+    kind: Literal["pair_encoding"]
+    groups: int = Field(64, ge=1)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of its columns, 2 g of them."""
+        return tuple(f"{self.name}.{what}{group}" for what in ("product", "difference") for group in range(self.groups))
+
+    def column(self, candidates: Candidates) -> npt.NDArray[np.float32]:
+        """Give L rows of 2 g numbers."""
+        if candidates.vectors is None:
+            return np.full((len(candidates.documents), 2 * self.groups), NAN, dtype=np.float32)
+        query, documents = candidates.vectors
+        if self.groups > len(query):
+            raise ConfigError(
+                f"feature {self.name!r} has {self.groups} groups, the encoder's vectors have {len(query)} numbers; "
+                "use at most as many groups"
+            )
+        starts = np.arange(self.groups) * len(query) // self.groups
+        return np.concatenate(
+            [np.add.reduceat(values, starts, axis=1) for values in (documents * query, np.abs(documents - query))],
+            axis=1,
+        )
 
 
 class Caller(_Feature):
@@ -238,7 +290,7 @@ class Freshness(_Feature):
 
 
 FeatureSpec = Annotated[
-    Bm25 | Overlap | Coverage | Proximity | Length | Rank | Score | Cosine | Caller | Freshness,
+    Bm25 | Overlap | Coverage | Proximity | Length | Rank | Score | Cosine | PairEncoding | Caller | Freshness,
     Field(discriminator="kind"),
 ]
 

@@ -16,8 +16,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rankers.errors import ConfigError, InvalidInputError
-from rankers.ltr.feature_kinds import Candidates, FeatureSpec, Similarity
-from rankers.ltr.terms import CollectionStatistics, splitter
+from rankers.ltr.feature_kinds import Candidates, Encode, FeatureSpec
+from rankers.ltr.terms import CollectionStatistics, Part, load_statistics, splitter
 from rankers.types import Ranking
 
 FOLDER = Path(__file__).parent / "feature_sets"
@@ -26,8 +26,11 @@ FOLDER = Path(__file__).parent / "feature_sets"
 class FeatureSet(BaseModel):
     """Features in a fixed order.
 
-    `version` has to change whenever a feature does, because logs and models name the set by `id`. `stemmer` is the
-    Snowball stemmer of the documents' language; null compares words as they are.
+    `version` has to change whenever a feature does, because logs and models name the set by `id`; and so whenever what
+    is below does. `stemmer` is the Snowball stemmer of the documents' language; null compares words as they are.
+    `statistics` is a file that ``shortlist index statistics`` wrote, for BM25; with none the candidates are counted.
+    `encoder` is an embedding model, a name of the registry or of a hub, for features of vectors; it costs a forward
+    pass over every document.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,12 +38,14 @@ class FeatureSet(BaseModel):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     version: int = Field(ge=1)
     stemmer: str | None = "english"
+    statistics: Path | None = None
+    encoder: str | None = None
     features: tuple[FeatureSpec, ...] = Field(min_length=1)
 
     @field_validator("features")
     @classmethod
     def _names_differ(cls, value: tuple[FeatureSpec, ...]) -> tuple[FeatureSpec, ...]:
-        names = [feature.name for feature in value]
+        names = [name for feature in value for name in feature.names]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"feature names must differ, {min(twice)!r} occurs twice")
         return value
@@ -62,15 +67,19 @@ class FeatureSet(BaseModel):
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the columns, F of them."""
-        return tuple(feature.name for feature in self.features)
+        return tuple(name for feature in self.features for name in feature.names)
+
+    def collection(self) -> dict[Part, CollectionStatistics] | None:
+        """Read the statistics of the collection; None if there are none, `ConfigError` if they cannot be used."""
+        return load_statistics(self.statistics, stemmer=self.stemmer) if self.statistics is not None else None
 
     def extract(
         self,
         ranking: Ranking,
         *,
         now: datetime,
-        statistics: CollectionStatistics | None = None,
-        similarity: Similarity | None = None,
+        statistics: Mapping[Part, CollectionStatistics] | None = None,
+        encode: Encode | None = None,
     ) -> npt.NDArray[np.float32]:
         """Make the features of a list; equal input gives equal bits.
 
@@ -81,9 +90,9 @@ class FeatureSet(BaseModel):
         now
             What freshness is measured from, with a time zone.
         statistics
-            For BM25; those of the candidates if not given.
-        similarity
-            For cosines; missing if not given.
+            For BM25, from `collection`; those of the candidates if not given.
+        encode
+            The encoder; what needs one is missing if not given.
 
         Returns
         -------
@@ -97,11 +106,14 @@ class FeatureSet(BaseModel):
         """
         if now.tzinfo is None:
             raise InvalidInputError(f"now is {now}, which has no time zone; give one, such as datetime.now(UTC)")
-        candidates = Candidates(ranking, splitter(self.stemmer), statistics=statistics, now=now, similarity=similarity)
-        matrix = np.empty((len(ranking), len(self.features)), dtype=np.float32)
+        candidates = Candidates(ranking, splitter(self.stemmer), statistics=statistics, now=now, encode=encode)
+        matrix = np.empty((len(ranking), len(self.names)), dtype=np.float32)
+        at = 0
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and so missing
-            for at, feature in enumerate(self.features):
-                matrix[:, at] = feature.column(candidates)
+            for feature in self.features:
+                width = len(feature.names)
+                matrix[:, at : at + width] = np.reshape(feature.column(candidates), (len(ranking), width))
+                at += width
         matrix[np.isinf(matrix)] = np.nan
         return matrix
 
@@ -127,7 +139,7 @@ def load_feature_set(source: str | Path) -> FeatureSet:
     Parameters
     ----------
     source
-        Name of a packaged set (``default``), or path of a YAML file.
+        Name of a packaged set (``default``), or path of a YAML file; a relative path in it is relative to its folder.
 
     Returns
     -------
@@ -150,7 +162,8 @@ def load_feature_set(source: str | Path) -> FeatureSet:
         names = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
         raise ConfigError(f"no feature set {str(source)!r}: neither a file nor a packaged one ({names})")
     try:
-        return FeatureSet.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        found = FeatureSet.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return found.model_copy(update={"statistics": found.statistics and path.parent / found.statistics})
     except yaml.YAMLError as error:
         raise ConfigError(f"feature set {path} is not YAML: {error}") from error
     except ValidationError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rankers.errors import ConfigError, WorkerError
-from rankers.ltr.feature_kinds import Similarity
+from rankers.ltr.feature_kinds import Encode
 from rankers.ltr.features import FeatureSet
-from rankers.ltr.terms import CollectionStatistics
+from rankers.ltr.terms import CollectionStatistics, Part
 from rankers.types import Evidence, Ranking, ScoreKind
 
 
@@ -47,9 +47,9 @@ class LtrRanker:
     feature_set
         Has at least the features of the model. All of them are reported, so that the next model may use more.
     statistics
-        Of the collection, for BM25.
-    similarity
-        For cosines.
+        Of the collection, for BM25; see `rankers.ltr.features.FeatureSet.collection`.
+    encode
+        The encoder of the feature set.
     clock
         What time it is, for freshness.
     no_model_note
@@ -66,8 +66,8 @@ class LtrRanker:
         model: NumericModel | None,
         feature_set: FeatureSet,
         *,
-        statistics: CollectionStatistics | None = None,
-        similarity: Similarity | None = None,
+        statistics: Mapping[Part, CollectionStatistics] | None = None,
+        encode: Encode | None = None,
         clock: Callable[[], datetime] = utc_now,
         no_model_note: str = "there is no learned model yet, the order that came in was kept",
     ) -> None:
@@ -82,7 +82,7 @@ class LtrRanker:
         self._feature_set = feature_set
         self._columns = [names.index(name) for name in model.feature_names] if model is not None else []
         self._statistics = statistics
-        self._similarity = similarity
+        self._encode = encode
         self._clock = clock
         self._no_model_note = no_model_note
 
@@ -108,12 +108,17 @@ class LtrRanker:
         now = self._clock()
         return [self._rank(ranking, now) for ranking in rankings]
 
+    @property
+    def is_cheap(self) -> bool:
+        """See `rankers.protocols.CheapRanker`: unless texts are encoded, only numbers are computed."""
+        return self._encode is None
+
     def cost_tokens(self, ranking: Ranking) -> int:
-        """Count one per document: no token is read."""
+        """Count one per document: no token is read, or the encoder's are not known yet."""
         return len(ranking)
 
     def _rank(self, ranking: Ranking, now: datetime) -> Ranking:
-        matrix = self._feature_set.extract(ranking, now=now, statistics=self._statistics, similarity=self._similarity)
+        matrix = self._feature_set.extract(ranking, now=now, statistics=self._statistics, encode=self._encode)
         features = self._feature_set.as_logged(ranking, matrix)
         if self._model is None:
             evidence = Evidence(features=features, feature_set=self._feature_set.id, notes=(self._no_model_note,))

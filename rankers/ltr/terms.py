@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import threading
@@ -9,14 +10,21 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from typing import Literal, TypeAlias
 
 import Stemmer
 
 from rankers.errors import ConfigError
+from rankers.types import Document
+
+Part: TypeAlias = Literal["title", "text", "content"]
+"""Of a document; the content is title and text."""
+PARTS: tuple[Part, ...] = ("title", "text", "content")
 
 _WORD = re.compile(r"\w+")
 K1, B = 1.2, 0.75
-"""Parameters of BM25: Lucene's."""
+"""Parameters of BM25 where none are given: Lucene's."""
 
 
 class Splitter:
@@ -80,7 +88,91 @@ class CollectionStatistics:
         return math.log1p((self.documents - frequency + 0.5) / (frequency + 0.5))
 
 
-def bm25(query: Collection[str], document: Sequence[str], statistics: CollectionStatistics) -> float:
+def count_collection(documents: Iterable[Document], stemmer: str | None) -> dict[Part, CollectionStatistics]:
+    """Count the terms of a collection, part by part.
+
+    Parameters
+    ----------
+    documents
+        Read as a stream; a part that a document does not have is not counted for it.
+    stemmer
+        Of the feature set that is to use them.
+
+    Returns
+    -------
+    dict
+        Statistics of each part.
+    """
+    split = splitter(stemmer)
+    counts: dict[Part, tuple[int, int, Counter[str]]] = {part: (0, 0, Counter()) for part in PARTS}
+    for document in documents:
+        title, text = split.terms(document.title), split.terms(document.text)
+        for part, terms in zip(PARTS, (title, text, title + text), strict=True):
+            if terms:
+                many, total, frequencies = counts[part]
+                frequencies.update(set(terms))
+                counts[part] = (many + 1, total + len(terms), frequencies)
+    return {
+        part: CollectionStatistics(many, total / max(many, 1), frequencies)
+        for part, (many, total, frequencies) in counts.items()
+    }
+
+
+def save_statistics(statistics: Mapping[Part, CollectionStatistics], path: Path, *, stemmer: str | None) -> None:
+    """Write statistics as JSON, with the stemmer they were counted with."""
+    parts = {
+        part: {"documents": one.documents, "mean_terms": one.mean_terms, "frequencies": dict(one.frequencies)}
+        for part, one in statistics.items()
+    }
+    content = {"stemmer": stemmer, "parts": parts}
+    path.write_text(json.dumps(content, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load_statistics(path: Path, *, stemmer: str | None) -> dict[Part, CollectionStatistics]:
+    """Read what `save_statistics` wrote.
+
+    Parameters
+    ----------
+    path
+        The file.
+    stemmer
+        Of the feature set that uses them.
+
+    Returns
+    -------
+    dict
+        Statistics of each part.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or its terms were made with another stemmer.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        counted_with = content["stemmer"]
+        found = {part: CollectionStatistics(**content["parts"][part]) for part in PARTS}
+    except FileNotFoundError as error:
+        raise ConfigError(f"no statistics at {path}; make them with: shortlist index statistics {path}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} is no file of statistics ({error!r}); make one with: shortlist index statistics {path}"
+        ) from error
+    if counted_with != stemmer:
+        raise ConfigError(
+            f"the terms of {path} were made with stemmer {counted_with!r}, the feature set has {stemmer!r}; count again"
+        )
+    return found
+
+
+def bm25(
+    query: Collection[str],
+    document: Sequence[str],
+    statistics: CollectionStatistics,
+    *,
+    k1: float = K1,
+    b: float = B,
+) -> float:
     """Score a document: the sum over query terms of idf * tf / (tf + k1 * (1 - b + b * length / mean length)).
 
     As Lucene does; see `index.bm25` for the source.
@@ -93,6 +185,10 @@ def bm25(query: Collection[str], document: Sequence[str], statistics: Collection
         Terms of the document.
     statistics
         Of the collection, terms split the same way.
+    k1
+        How slowly repetition of a term saturates, at least 0.
+    b
+        How much long documents are held back, 0 to 1.
 
     Returns
     -------
@@ -106,7 +202,7 @@ def bm25(query: Collection[str], document: Sequence[str], statistics: Collection
     0.3151
     """
     counts = Counter(document)
-    norm = K1 * (1 - B + B * len(document) / (statistics.mean_terms or 1.0))
+    norm = k1 * (1 - b + b * len(document) / (statistics.mean_terms or 1.0))
     return sum(statistics.idf(term) * counts[term] / (counts[term] + norm) for term in query if counts[term])
 
 

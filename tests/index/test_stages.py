@@ -128,9 +128,11 @@ def test_a_learned_ranker_is_the_live_one_of_the_registry(tmp_path: Path) -> Non
 
 
 def test_a_learned_ranker_may_ask_an_encoder_for_cosines(tmp_path: Path, models_dir: Path, minilm: str) -> None:
-    (tmp_path / "near.yaml").write_text("name: near\nversion: 1\nfeatures: [{name: cosine, kind: cosine}]\n")
+    (tmp_path / "near.yaml").write_text(
+        f"name: near\nversion: 1\nencoder: {minilm}\nfeatures: [{{name: cosine, kind: cosine}}]\n"
+    )
     add_linear(ModelRegistry(tmp_path), "v1", {"cosine": 1.0}, feature_set="near@1")
-    stage = {"kind": "ltr", "model": "ranker", "feature_set": str(tmp_path / "near.yaml"), "encoder": minilm}
+    stage = {"kind": "ltr", "model": "ranker", "feature_set": str(tmp_path / "near.yaml")}
     (result,) = ranker_of(STAGE.validate_python(stage), tmp_path, Loaded()).rank([RANKING])
     assert result.ids[0] == "dogs"
     cosines = {document_id: features["cosine"] or 0.0 for document_id, features in result.evidence.features.items()}

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -153,3 +154,25 @@ def test_what_cannot_be_valued_says_why() -> None:
         Valuation(clip=0.5)
     with pytest.raises(InvalidInputError, match="top_k"):
         Valuation(top_k=0)
+
+
+@pytest.mark.parametrize("method", [Method.IPS, Method.DOUBLY_ROBUST])
+def test_clicks_of_trust_are_taken_off(method: Method) -> None:
+    """With clicks that everybody leaves by place, and the chance of them as offset, values are those without."""
+    lists, model = production(0)
+    trust = np.array([20, 10, 5, 2] + [0] * 20)[:PLACES]
+    many = replace(lists, shown=10 * lists.shown, patterns=None)
+    trusting = replace(many, clicks=lists.clicks + many.shown[:, None] * trust // 100, patterns=None)
+    plain = replace(many, clicks=lists.clicks, patterns=None)
+
+    def offsets(log: ClickLists) -> npt.NDArray[np.float64]:
+        added = (many.shown[:, None] * trust // 100)[many.shown > 0] / many.shown[many.shown > 0, None]
+        assert np.ptp(added, axis=0).max() < 0.02  # rounded down to whole clicks
+        return np.asarray(added.mean(axis=0), dtype=np.float64)
+
+    for scores in (None, model.attraction, -model.attraction):
+        options: dict[str, Any] = {"valuation": Valuation(method, Gain.DCG), "replicates": 2}
+        expected = evaluate_policy(plain, scores, known, **options).value
+        found = evaluate_policy(trusting, scores, known, offsets=offsets, **options).value
+        assert found == pytest.approx(expected, abs=0.02)
+        assert evaluate_policy(trusting, scores, known, **options).value > expected + 0.1

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from training.loop.learners import learner_named
 from training.loop.settings import LearnerName
-from training.ultr.identify import identifiability, shown_order_share
+from training.ultr.cross_fitting import CrossFitted, cross_fit
+from training.ultr.identify import clicked_alike, identifiability, shown_order_share
 from training.ultr.learner import FittedRanker, Learner
 from training.ultr.lists import ClickLists
 
@@ -23,24 +25,41 @@ collections have up to .75 and debiasing works."""
 MOST_KNOWN = 0.5
 """Share of the candidate's gain over a random order that the shown order may have; weak rankers have .04-.46 in
 simulations, ones that beat debiasing .5-1.4."""
+MOST_KNOWN_UNSEEN = 2 / 3
+"""The same share of the gain on queries that were not learned from, which is smaller: .08-.63 and .85-2.6."""
+ALIKE = 0.1
+"""Spread of click rates on top under which people click what stands there; .01-.02 in simulations of trust, .4 and more
+in all others."""
+TRUSTING: LearnerName = "regression-em-trust"
 FLAT = 0.8
 """Propensity of the least examined slot from which on there is no bias worth the variance of weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """Scores float64 [N] of queries that were not learned from: of the candidate, and of its debiased sibling."""
+
+    candidate: npt.NDArray[np.float64]
+    debiased: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
     """A ranker, and why it believes clicks as they are; nothing if it was debiased as asked.
 
-    `debiased` is what was asked for, kept or not: a ranker that believes clicks as they are took position
-    for relevance, so examination has to be estimated with the scores of the other one. `shown_share` is what
-    `training.ultr.identify.shown_order_share` says of it: from 1 on it found nothing that the order that was shown does
-    not have. None where swaps identify examination, or nothing was debiased.
+    `debiased` is what was asked for, kept or not: a ranker that believes clicks as they are took position for
+    relevance, so examination is estimated with the scores of the other one. `trusted_because` says why clicks of trust
+    were taken off. `shown_share` is what `training.ultr.identify.shown_order_share` says of it: from 1 on it found
+    nothing that the order that was shown does not have. None where swaps identify examination, people trust, or nothing
+    was debiased. `unseen` is there if it was asked for.
     """
 
     ranker: FittedRanker
     debiased: FittedRanker
     naive_because: tuple[str, ...] = ()
+    trusted_because: str = ""
     shown_share: float | None = None
+    unseen: Unseen | None = None
 
 
 def reasons_to_abstain(lists: ClickLists) -> list[str]:
@@ -96,13 +115,7 @@ def reasons_against_debiasing(lists: ClickLists) -> list[str]:
     return reasons
 
 
-def _share_of(fitted: FittedRanker, lists: ClickLists) -> float | None:
-    if fitted.propensities is None or identifiability(lists).linked:
-        return None
-    return shown_order_share(lists, fitted.score(lists.features), fitted.propensities)
-
-
-def reasons_against(fitted: FittedRanker, shown_share: float | None) -> list[str]:
+def reasons_against(fitted: FittedRanker, shown_share: float | None, *, most_known: float = MOST_KNOWN) -> list[str]:
     """Say why a debiased ranker is not to be trusted, from what it learned; nothing if it can be.
 
     Parameters
@@ -111,6 +124,8 @@ def reasons_against(fitted: FittedRanker, shown_share: float | None) -> list[str
         With propensities; without them there is nothing to say.
     shown_share
         As in `Learned`.
+    most_known
+        From which share on position stands for relevance.
 
     Returns
     -------
@@ -123,7 +138,7 @@ def reasons_against(fitted: FittedRanker, shown_share: float | None) -> list[str
     least = float(np.nanmin(theta))
     if least >= FLAT:
         return [f"all places are looked at about alike (the least at {least:.2f} of the most), there is little to undo"]
-    if shown_share is not None and shown_share > MOST_KNOWN:
+    if shown_share is not None and shown_share > most_known:
         return [
             f"the order that was shown has {shown_share:.0%} of what the candidate gains over a random one: the "
             "ranker was strong, or users trust it, and position stands for relevance"
@@ -131,11 +146,35 @@ def reasons_against(fitted: FittedRanker, shown_share: float | None) -> list[str
     return []
 
 
+def reason_to_see_trust(lists: ClickLists) -> str:
+    """Say why people seem to click what stands on top because it stands there; nothing if they do not.
+
+    Parameters
+    ----------
+    lists
+        The collapsed log.
+
+    Returns
+    -------
+    str
+        For people to read.
+    """
+    spread = clicked_alike(lists)
+    if spread >= ALIKE:
+        return ""
+    return (
+        f"what stands on top is clicked whatever it is (click rates there have a spread of {spread:.3f}, less than "
+        f"{ALIKE}): people trust the order, so clicks of trust were taken off"
+    )
+
+
 def learn(
     lists: ClickLists,
     name: LearnerName,
     *,
     warm_start: FittedRanker | None = None,
+    unseen: ClickLists | None = None,
+    trust: str = "",
     seed: int = 0,
     make: Callable[[LearnerName], Learner] = learner_named,
 ) -> Learned:
@@ -149,6 +188,14 @@ def learn(
         The learner asked for.
     warm_start
         A ranker to go on from, if it came from the learner that is used in the end.
+    unseen
+        A log over the same rows and queries, which may go on: its queries are scored by rankers that have not learned
+        from them, which tells whether the order that was shown is beaten on other queries too. It takes
+        `training.ultr.cross_fitting.FOLDS` more fits of each ranker. None, or a log of one query with clicks, is judged
+        by what was learned from.
+    trust
+        Why people were found to trust the order before. Only with `unseen` it is looked for again: where a learned
+        ranker is live, what stands on top may well be alike.
     seed
         Of everything random.
     make
@@ -165,9 +212,29 @@ def learn(
         same = warm_start is not None and warm_start.settings.get("learner") == type(learner).__name__
         return learner.fit(lists, warm_start=warm_start if same else None, seed=seed)
 
-    fitted = fit(name)
+    def elsewhere(by: LearnerName) -> CrossFitted:
+        return cross_fit(make(by), lists, scored=unseen, seed=seed)
+
     if name == "naive":
+        fitted = fit(name)
         return Learned(fitted, fitted)
-    share = _share_of(fitted, lists)
-    reasons = (*reasons_against_debiasing(lists), *reasons_against(fitted, share))
-    return Learned(fit("naive") if reasons else fitted, fitted, reasons, share)
+    linked = identifiability(lists).linked
+    if len(np.unique(lists.queries[lists.clicks.any(axis=1)])) < 2:
+        unseen = None
+    if unseen is not None and not linked:
+        trust = reason_to_see_trust(lists)
+    by = TRUSTING if trust else name
+    fitted = fit(by)
+    seen = CrossFitted(fitted.score(lists.features), fitted.propensities)
+    crossed = seen if unseen is None else elsewhere(by)
+    share = None
+    if crossed.propensities is not None and not trust and not linked:
+        share = shown_order_share(lists, crossed.scores, crossed.propensities)
+    most_known = MOST_KNOWN if unseen is None else MOST_KNOWN_UNSEEN
+    of_learned = () if trust else reasons_against(fitted, share, most_known=most_known)
+    reasons = (*reasons_against_debiasing(lists), *of_learned)
+    candidate = fit("naive") if reasons else fitted
+    scores = None
+    if unseen is not None:
+        scores = Unseen(elsewhere("naive").scores if reasons else crossed.scores, crossed.scores)
+    return Learned(candidate, fitted, reasons, trust, share, scores)

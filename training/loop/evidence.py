@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -19,12 +20,14 @@ from rankers.ltr.models import NumericRanker
 from training.clicks.filters import FilterReport
 from training.clicks.keys import ListKeys
 from training.clicks.reader import log_files, read_click_lists
+from training.ultr.drift import on_the_same_lists
 from training.ultr.examination import NEGLIGIBLE, examination_step, relative, slot_groups
 from training.ultr.lists import ClickLists
 from training.ultr.losses import inverse_weights
 
 CLIP = 10.0
 STEPS = 10
+LEAST_SLOPE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,3 +156,63 @@ def examination_given(scores: npt.NDArray[np.float64]) -> Callable[[ClickLists],
         return torch.where(groups >= 0, theta, torch.nan).numpy()
 
     return estimate
+
+
+def trust_given(
+    scores: npt.NDArray[np.float64],
+) -> tuple[Callable[[ClickLists], npt.NDArray[np.float64]], Callable[[ClickLists], npt.NDArray[np.float64]]]:
+    """Make estimators of both parts of clicks by people who trust, with relevance taken as known.
+
+    Of each slot, least squares of click rates on relevance over its documents: P(click) = slope * relevance + offset
+    (Vardasbi, Oosterhuis, de Rijke, CIKM 2020). Relevance counts up to scale and shift, which change no comparison.
+
+    Parameters
+    ----------
+    scores
+        float64 [N], log-odds of relevance by a ranker learned from clicks of trust.
+
+    Returns
+    -------
+    tuple of callable
+        Click lists -> float64 [K]: slopes, at least `LEAST_SLOPE` of the steepest; and offsets, chances of a click. NaN
+        for slots that were never shown.
+    """
+    relevance = 1 / (1 + np.exp(-scores))
+
+    def lines(lists: ClickLists) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        mask = lists.mask & (lists.shown[:, None] > 0)
+        slots, size = lists.slots[mask], int(lists.slots[lists.mask].max(initial=-1)) + 1
+        shown, clicks = np.broadcast_to(lists.shown[:, None], mask.shape)[mask], lists.clicks[mask]
+        values = relevance[lists.rows[mask]]
+
+        def summed(weights: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+            return np.bincount(slots, weights, size).astype(np.float64)
+
+        count = np.where(summed(shown) > 0, summed(shown), np.nan)
+        mean, rate = summed(shown * values) / count, summed(clicks) / count
+        spread = summed(shown * values**2) / count - mean**2
+        together = summed(clicks * values) / count - mean * rate
+        slope = together / np.maximum(spread, NEGLIGIBLE)
+        slope = np.maximum(slope, LEAST_SLOPE * np.nanmax(slope, initial=0.0))
+        return slope, rate - slope * mean
+
+    return lambda lists: lines(lists)[0], lambda lists: lines(lists)[1]
+
+
+def whole_log(evidence: Evidence) -> ClickLists:
+    """Put both parts of a log together.
+
+    Parameters
+    ----------
+    evidence
+        The parts.
+
+    Returns
+    -------
+    ClickLists
+        Without patterns. Rows and queries keep their numbers; features are those that were learned from, if any.
+    """
+    earlier, later = on_the_same_lists(evidence.learn, evidence.decide)
+    features = later.features.copy()
+    features[: len(earlier.features)] = earlier.features
+    return replace(later, features=features, shown=earlier.shown + later.shown, clicks=earlier.clicks + later.clicks)

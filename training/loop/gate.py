@@ -136,7 +136,7 @@ def check_drift(drift: CurveDrift, gate: ClickGate) -> Check:
 
 
 def check_clicks(difference: PolicyDifference, baseline: float, gate: ClickGate) -> Check:
-    """Whether held-out clicks say that the candidate is better than what serves now.
+    """Whether clicks that were not learned from say that the candidate is better than what serves now.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def check_clicks(difference: PolicyDifference, baseline: float, gate: ClickGate)
     """
     found, low = (value / baseline if baseline else 0.0 for value in (difference.difference, difference.low))
     return Check(
-        "better on held-out clicks",
+        "better by clicks",
         difference.better >= gate.confidence and found > gate.min_difference,
         f"{found:+.1%} [{low:+.1%}, {difference.high / baseline if baseline else 0.0:+.1%}], better in "
         f"{difference.better:.0%} of drawn logs",

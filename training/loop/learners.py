@@ -28,6 +28,10 @@ def learner_named(name: LearnerName) -> Learner:
             from training.ultr.em import RegressionEm
 
             return RegressionEm()
+        case "regression-em-trust":
+            from training.ultr.em import RegressionEm
+
+            return RegressionEm(trust=True)
         case "pairwise":
             from training.ultr.pairwise import PairwiseDebiased
 

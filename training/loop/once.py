@@ -7,20 +7,29 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from index.clicklog.interchange import export_log
 from index.clicklog.store import open_click_log
 from index.pipelines import Pipelines, load_pipelines
 from rankers.errors import InvalidInputError
 from rankers.ltr.features import FeatureSet, load_feature_set
-from rankers.ltr.models import load_numeric_ranker, load_propensities
+from rankers.ltr.models import NumericRanker, load_numeric_ranker, load_propensities
 from rankers.registry import ModelCard, ModelRegistry
 from training.counterfactual import compare_policies, evaluate_policy
 from training.loop.abstain import learn, reasons_to_abstain
-from training.loop.evidence import Evidence, examination_given, read_evidence, scores_of, split_moment
+from training.loop.evidence import (
+    Evidence,
+    examination_given,
+    read_evidence,
+    scores_of,
+    split_moment,
+    trust_given,
+    whole_log,
+)
 from training.loop.gate import (
     Check,
     Decision,
@@ -37,11 +46,17 @@ from training.loop.judged import learned_stage, measure_judged
 from training.loop.report import write_report
 from training.loop.runs import FINISHED, Run, Runs
 from training.loop.settings import LoopSettings
+from training.policy_values import Gain, Valuation
 from training.ultr.drift import curve_drift
 from training.ultr.learner import FittedRanker
+from training.ultr.lists import ClickLists
 
-CANDIDATE, DEBIASED, LOG, REPORT = "candidate", "debiased", "log", "report.html"
-MEASURE_CLICKS = "clicks/session, held out"
+Scores: TypeAlias = npt.NDArray[np.float64]
+
+CANDIDATE, DEBIASED, UNSEEN, LOG, REPORT = "candidate", "debiased", "unseen.npz", "log", "report.html"
+MEASURE_CLICKS = "DCG of what is clicked when looked at"
+BY_RELEVANCE = Valuation(gain=Gain.DCG)
+"""Not by clicks to be expected: where all places are looked at, any order of the same documents gets as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +197,19 @@ class _Turn:
                 lists,
                 self._settings.learner,
                 warm_start=FittedRanker.load(warm) if warm else None,
+                unseen=whole_log(evidence) if self._live is None else None,
+                trust=self._trust_before(),
                 seed=self._settings.seed,
             )
             shutil.rmtree(self._run.folder / CANDIDATE, ignore_errors=True)
             learned.ranker.save(self._run.folder / CANDIDATE)
             shutil.rmtree(self._run.folder / DEBIASED, ignore_errors=True)
             learned.debiased.save(self._run.folder / DEBIASED)
+            if learned.unseen is not None:
+                scores = learned.unseen
+                np.savez(self._run.folder / UNSEEN, candidate=scores.candidate, debiased=scores.debiased)
             found["naive_because"] = learned.naive_because
+            found["trusted_because"] = learned.trusted_because
             if learned.shown_share is not None:
                 found["checks"].append(asdict(check_shown_order(learned.shown_share)))
         return found
@@ -203,17 +224,21 @@ class _Turn:
         curve = load_propensities(candidate_path)
         live_curve = load_propensities(self._live) if self._live else None
         checks = check_curve(curve, live_curve, settings.gate.clicks)
-        decide_by = evidence.decide
-        scores = scores_of(candidate, decide_by)
-        drift = curve_drift(evidence.learn, decide_by, scores, seed=settings.seed)
+        drift = curve_drift(evidence.learn, evidence.decide, scores_of(candidate, evidence.decide), seed=settings.seed)
         checks.append(check_drift(drift, settings.gate.clicks))
+        decide_by, scores, debiased = self._judged_by(evidence, candidate)
         live_scores = scores_of(live, decide_by) if live else None
         measures: dict[str, float] = {}
+        offsets = None
+        if self._run.steps["train"].get("trusted_because"):
+            examined, offsets = trust_given(debiased)
+        else:
+            examined = examination_given(debiased)
+        options: dict[str, Any] = {"offsets": offsets, "valuation": BY_RELEVANCE, "seed": settings.seed}
         try:
-            examined = examination_given(scores_of(load_numeric_ranker(self._run.folder / DEBIASED), decide_by))
-            value = evaluate_policy(decide_by, scores, examined, seed=settings.seed)
-            baseline = evaluate_policy(decide_by, live_scores, examined, seed=settings.seed)
-            difference = compare_policies(decide_by, scores, live_scores, examined, seed=settings.seed)
+            value = evaluate_policy(decide_by, scores, examined, **options)
+            baseline = evaluate_policy(decide_by, live_scores, examined, **options)
+            difference = compare_policies(decide_by, scores, live_scores, examined, **options)
             checks.append(check_clicks(difference, baseline.value, settings.gate.clicks))
             measures |= {
                 MEASURE_CLICKS: value.value,
@@ -222,7 +247,7 @@ class _Turn:
                 f"{MEASURE_CLICKS}, of what was live": baseline.value,
             }
         except InvalidInputError as error:
-            checks.append(Check("better on held-out clicks", False, str(error), "clicks that can tell"))
+            checks.append(Check("better by clicks", False, str(error), "clicks that can tell"))
         for gate in settings.gate.collections:
             ours, theirs, bound = measure_judged(
                 gate, self._pipelines, settings.model, candidate_path, on_progress=self._on_progress
@@ -233,6 +258,24 @@ class _Turn:
                 f"{gate.measure}, {gate.data.name}, of what was live": theirs,
             }
         return {"checks": [asdict(check) for check in checks], "measures": measures}
+
+    def _trust_before(self) -> str:
+        """Why the model that is live was learned from clicks of trust; nothing if it was not."""
+        if self._live is None or FittedRanker.load(self._live).settings.get("trust") is not True:
+            return ""
+        return "people were found to trust the order when the live model was learned, so clicks of trust were taken off"
+
+    def _judged_by(self, evidence: Evidence, candidate: NumericRanker) -> tuple[ClickLists, Scores, Scores]:
+        """Clicks that decide, with scores of the candidate and of its debiased sibling that have not learned from them.
+
+        Where a model is live, later sessions decide: both rankers know the queries. Against the order that was shown,
+        all sessions do, each query scored by rankers that learned from others.
+        """
+        if (self._run.folder / UNSEEN).is_file():
+            unseen = np.load(self._run.folder / UNSEEN)
+            return whole_log(evidence), unseen["candidate"], unseen["debiased"]
+        debiased = load_numeric_ranker(self._run.folder / DEBIASED)
+        return evidence.decide, scores_of(candidate, evidence.decide), scores_of(debiased, evidence.decide)
 
     def _decision(self) -> Decision:
         return decide(Check(**check) for step in ("train", "evaluate") for check in self._run.steps[step]["checks"])

@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rankers.errors import ConfigError
 
-LearnerName = Literal["dla", "dla-trees", "regression-em", "pairwise", "naive", "lightgbm", "xgboost"]
+LearnerName = Literal[
+    "dla", "dla-trees", "regression-em", "regression-em-trust", "pairwise", "naive", "lightgbm", "xgboost"
+]
 
 
 class _Part(BaseModel):
@@ -18,7 +20,7 @@ class _Part(BaseModel):
 
 
 class ClickGate(_Part):
-    """What the held-out clicks must say: the candidate against the model that is live.
+    """What clicks that were not learned from must say: the candidate against the model that is live.
 
     Parameters
     ----------

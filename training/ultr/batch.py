@@ -142,12 +142,12 @@ def split_queries(
     clicked = np.flatnonzero(lists.clicks.any(axis=1))
     queries = np.unique(lists.queries[clicked])
     count = min(max(round(held_out * len(queries)), 1), len(queries) - 1) if held_out > 0 and len(queries) > 1 else 0
-    drawn = queries[np.argsort(_hashed(queries, seed), kind="stable")[:count]]
+    drawn = queries[np.argsort(hashed_numbers(queries, seed), kind="stable")[:count]]
     out = np.isin(lists.queries[clicked], drawn)
     return clicked[~out], clicked[out]
 
 
-def _hashed(numbers: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.uint64]:
+def hashed_numbers(numbers: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.uint64]:
     """Mix bits (SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014)."""
     mixed = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):

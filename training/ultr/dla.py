@@ -9,7 +9,7 @@ examination never recovers; when it moves fast it starts as "all position" and g
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -18,11 +18,22 @@ import torch
 from torch import Tensor
 
 from training.ultr.batch import ListwiseBatch
-from training.ultr.examination import CLIP, NEGLIGIBLE, examination_step, relative, slot_groups
+from training.ultr.examination import (
+    CLIP,
+    NEGLIGIBLE,
+    examination_by_swaps,
+    examination_step,
+    relative,
+    slot_groups,
+)
 from training.ultr.fitting import NetworkSettings, fit_network
+from training.ultr.identify import swaps
 from training.ultr.learner import FittedRanker, settings_of
 from training.ultr.lists import ClickLists
 from training.ultr.losses import inverse_weights, softmax_loss
+
+LEAST_SWAPPED = 0.1
+"""Share of the documents that must have been shown in several slots to compare slots by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +62,21 @@ class Dla:
     clip: float = CLIP
 
     def fit(self, lists: ClickLists, *, warm_start: FittedRanker | None = None, seed: int = 0) -> FittedRanker:
-        """See `training.ultr.learner.Learner`."""
+        """See `training.ultr.learner.Learner`; propensities are those of swaps where documents have moved enough."""
         groups = slot_groups(lists)
         correction = (
             ClosedFormExamination(groups, memory=self.memory, clip=self.clip)
             if self.examination == "closed_form"
             else GradientExamination(groups, learning_rate=self.examination_rate, clip=self.clip)
         )
-        return fit_network(lists, correction, self.network, warm_start=warm_start, seed=seed, config=settings_of(self))
+        fitted = fit_network(
+            lists, correction, self.network, warm_start=warm_start, seed=seed, config=settings_of(self)
+        )
+        swapped, linked = swaps(lists)
+        if self.examination == "gradient" or fitted.propensities is None or not linked or swapped < LEAST_SWAPPED:
+            return fitted
+        known = examination_by_swaps(lists, fitted.score(lists.features), fitted.propensities)
+        return replace(fitted, propensities=known)
 
 
 class ClosedFormExamination:

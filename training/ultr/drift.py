@@ -60,7 +60,7 @@ def curve_drift(
     CurveDrift
         No change where the times have no slot in common.
     """
-    before, after = _on_the_same_lists(earlier, later)
+    before, after = on_the_same_lists(earlier, later)
     curves = [_curve(lists, scores) for lists in (before, after)]
     rng = np.random.default_rng(seed)
     clicks = before.clicks + after.clicks
@@ -84,8 +84,19 @@ def _change(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> flo
     return float(np.nanmean(difference)) if np.isfinite(difference).any() else 0.0
 
 
-def _on_the_same_lists(*times: ClickLists) -> list[ClickLists]:
-    """Give logs the same lists in the same order, with no session at the time that did not show one."""
+def on_the_same_lists(*times: ClickLists) -> list[ClickLists]:
+    """Give logs over the same rows of features the same lists in the same order, counting 0 where one did not show it.
+
+    Parameters
+    ----------
+    *times
+        Logs of different times.
+
+    Returns
+    -------
+    list of ClickLists
+        One for each log, without patterns; features are its own.
+    """
     places = max(lists.rows.shape[1] for lists in times)
     padded = [_padded(lists, places) for lists in times]
     keys = np.concatenate([np.concatenate([lists.rows, lists.slots], axis=1) for lists in padded])

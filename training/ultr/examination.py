@@ -5,6 +5,8 @@ Letters in shapes: K slots, L places, ``...`` any leading axes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,6 +19,9 @@ NEGLIGIBLE = 1e-9
 CLIP = 10.0
 """Largest weight of a click; without one, a few clicks far down decide everything."""
 STEPS = 20
+UNEXPLAINED = 5.0
+"""How many clicks on a document weigh as much as its score."""
+SWAP_STEPS, CLOSE, LOWEST = 200, 1e-5, 30.0
 
 
 def slot_groups(lists: ClickLists) -> npt.NDArray[np.int64]:
@@ -134,4 +139,56 @@ def examination_given_scores(
         step, seen = examination_step(theta.nan_to_num(1.0).clamp_min(NEGLIGIBLE), weighted, slots, where=where)
         theta = relative(torch.where(seen, step, theta), groups)
     found: npt.NDArray[np.float64] = theta.numpy()
+    return found
+
+
+def examination_by_swaps(
+    lists: ClickLists, scores: npt.NDArray[np.float64], examination: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Estimate examination from documents that were shown in several slots, with scores for what they have in common.
+
+    Scores leave something unexplained, and where better documents stand higher that passes for examination. A document
+    in two slots has it in both. So the clicks on document d of query q, in slot k of a list shown n times, are taken as
+    Poisson with mean n theta_k b_q exp(f_d) u_d, where u_d is Gamma with mean 1 and shape `UNEXPLAINED` (Clayton,
+    Kaldor, "Empirical Bayes estimates of age-standardized relative risks", Biometrics 1987); b, the posterior means of
+    u, and theta are found in turns. Where documents have one slot each, u takes examination for relevance.
+
+    Parameters
+    ----------
+    lists
+        The collapsed log; swaps link all slots that its lists show together.
+    scores
+        float64 [N], one per row of the features.
+    examination
+        float64 [K], where to begin; NaN for slots that were never shown.
+
+    Returns
+    -------
+    array
+        float64 [K], 1 for the most examined slot of each group, NaN for slots that were never shown.
+    """
+    mask, documents, queries = lists.mask, len(lists.features), int(lists.queries.max(initial=-1)) + 1
+    rows, slots = lists.rows[mask], lists.slots[mask]
+    of_query = np.broadcast_to(lists.queries[:, None], mask.shape)[mask]
+    shown, clicks = np.broadcast_to(lists.shown[:, None], mask.shape)[mask], lists.clicks[mask]
+    worth = np.exp(np.clip(scores - scores.max(initial=0.0), -LOWEST, 0.0))[rows] * shown
+    theta, size = np.nan_to_num(examination, nan=1.0).clip(NEGLIGIBLE), len(examination)
+    unexplained = np.ones(documents)
+
+    def summed(numbers: npt.NDArray[np.int64], values: npt.NDArray[Any], count: int) -> npt.NDArray[np.float64]:
+        return np.bincount(numbers, values, count).astype(np.float64).clip(NEGLIGIBLE)
+
+    for _ in range(SWAP_STEPS):
+        before = theta
+        level = summed(of_query, clicks, queries) / summed(of_query, worth * unexplained[rows] * theta[slots], queries)
+        expected = worth * level[of_query]
+        looked_at = summed(rows, expected * theta[slots], documents)
+        unexplained = (summed(rows, clicks, documents) + UNEXPLAINED) / (looked_at + UNEXPLAINED)
+        theta = summed(slots, clicks, size) / summed(slots, expected * unexplained[rows], size)
+        theta = theta / theta[slots].max(initial=NEGLIGIBLE)
+        if np.abs(theta - before)[slots].max(initial=0.0) < CLOSE:
+            break
+    groups = torch.from_numpy(slot_groups(lists))
+    known = torch.where(groups >= 0, torch.from_numpy(theta[: len(groups)]), torch.nan)
+    found: npt.NDArray[np.float64] = relative(known, groups).numpy()
     return found

@@ -21,6 +21,8 @@ from training.ultr.lists import ClickLists
 MOST_LISTS = 5000
 """Lists that the share of the slot that features tell is found from."""
 RIDGE = 1e-2
+DRAWS = 200
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +68,31 @@ def identifiability(lists: ClickLists) -> Identifiability:
     >>> identifiability(shown(one)).linked, identifiability(shown(two)).linked
     (False, True)
     """
+    swapped, linked = swaps(lists)
+    was_shown = lists.take(np.flatnonzero(lists.shown > 0))
+    return Identifiability(swapped, linked, told_by_features=_told_by_features(was_shown))
+
+
+def swaps(lists: ClickLists) -> tuple[float, bool]:
+    """Look for documents that were shown in several slots.
+
+    Parameters
+    ----------
+    lists
+        The collapsed log; lists that were never shown do not count.
+
+    Returns
+    -------
+    tuple
+        `swapped` and `linked` of `Identifiability`.
+    """
     was_shown = lists.take(np.flatnonzero(lists.shown > 0))
     mask = was_shown.mask
     pairs = np.unique(np.stack([was_shown.rows[mask], was_shown.slots[mask]]), axis=1)
     documents, counts = np.unique(pairs[0], return_counts=True)
-    groups, parts = slot_groups(was_shown), _parts(pairs)
-    together = np.unique(np.stack([groups[np.unique(pairs[1])], parts]), axis=1)
-    return Identifiability(
-        swapped=float((counts > 1).sum() / max(len(documents), 1)),
-        linked=together.shape[1] == len(np.unique(together[0])),
-        told_by_features=_told_by_features(was_shown),
-    )
+    together = np.unique(np.stack([slot_groups(was_shown)[np.unique(pairs[1])], _parts(pairs)]), axis=1)
+    linked = bool(together.shape[1] == len(np.unique(together[0])))
+    return float((counts > 1).sum() / max(len(documents), 1)), linked
 
 
 def _parts(pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -157,3 +173,59 @@ def shown_order_share(
     ours = (np.take_along_axis(relevance, ranked, axis=1) * np.take_along_axis(theta, best_first, axis=1)).sum(axis=1)
     gain = float(lists.shown @ (ours - chance))
     return float(lists.shown @ (theirs - chance)) / gain if gain > 0 else 1.0
+
+
+def clicked_alike(lists: ClickLists, *, draws: int = DRAWS, seed: int = 0) -> float:
+    """Say how much click rates differ between documents at the place that is clicked most, at most.
+
+    The spread is the variance of click rates between lists, less that of chance, as a share of their squared mean.
+    Under the position-based model a rate is examination times relevance, and examination is the same in all lists: so
+    the spread is that of relevance, however well the lists were ranked, and queries differ in how relevant their best
+    documents are. Where people click what stands on top because it stands there (Agarwal, Wang, Li, Bendersky, Najork,
+    "Addressing trust bias for unbiased learning-to-rank", WWW 2019) it is close to 0.
+
+    Parameters
+    ----------
+    lists
+        The collapsed log.
+    draws
+        How often queries are drawn for the bound.
+    seed
+        Of the draws.
+
+    Returns
+    -------
+    float
+        What the spread stays under in 95 % of the drawn logs; infinite where no list was shown twice.
+
+    Examples
+    --------
+    >>> shown = np.full(50, 1000)
+    >>> rates = np.tile([[100, 50], [500, 50]], (25, 1))
+    >>> def clicked(clicks):
+    ...     rows = np.arange(100).reshape(50, 2)
+    ...     slots = np.tile([0, 1], (50, 1))
+    ...     return ClickLists(np.zeros((100, 1), "f"), ("f",), rows, np.arange(50), slots, shown, clicks)
+    >>> clicked_alike(clicked(rates)) > 0.4, clicked_alike(clicked(np.maximum(rates, 490))) < 0.01
+    (True, True)
+    """
+    several = lists.take(np.flatnonzero(lists.shown > 1))
+    if not len(several.rows):
+        return float("inf")
+    slots, mask = np.where(several.mask, several.slots, 0), several.mask
+    shown = np.broadcast_to(several.shown[:, None], mask.shape)
+    rates = np.where(mask, several.clicks / shown, 0.0)
+    size = int(slots.max()) + 1
+    overall = np.bincount(slots[mask], several.clicks[mask], size) / np.bincount(slots[mask], shown[mask], size).clip(1)
+    on_top = mask & (slots == overall.argmax())
+    rate, count, query = rates[on_top], shown[on_top], np.broadcast_to(several.queries[:, None], mask.shape)[on_top]
+    chance = rate * (1 - rate) / (count - 1)
+    queries, of_rate = np.unique(query, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(draws):
+        times = np.bincount(rng.integers(len(queries), size=len(queries)), minlength=len(queries))[of_rate]
+        mean = times @ rate / times.sum()
+        variance = times @ (rate - mean) ** 2 / max(times.sum() - 1, 1) - times @ chance / times.sum()
+        found.append(max(variance, 0.0) / max(mean, np.finfo(np.float64).tiny) ** 2)
+    return float(np.quantile(found, CONFIDENCE))

@@ -16,11 +16,12 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from rankers.errors import ConfigError, InvalidInputError
 from rankers.fusion import reciprocal_rank_fusion
 from rankers.ltr.features import FeatureSet, load_feature_set
-from rankers.ltr.terms import CollectionStatistics
+from rankers.ltr.terms import CollectionStatistics, count_collection, save_statistics
 from rankers.pipeline import Stage
 from rankers.types import Document, Query, Ranking, ScoreKind
 from tests.rankers.build import words
@@ -67,11 +68,41 @@ def test_bm25_uses_the_collection_where_it_is_known() -> None:
     ranking = given_in_order(FOX, DOG)
     one = feature_set({"name": "x", "kind": "bm25"})
     collection = CollectionStatistics(documents=1000, mean_terms=5.0, frequencies={"red": 10, "fox": 1})
-    found = one.extract(ranking, now=NOW, statistics=collection)[:, 0]
+    found = one.extract(ranking, now=NOW, statistics={"content": collection})[:, 0]
     norm = 1.2 * (0.25 + 0.75 * 8 / 5)
     idf = [math.log(1 + (1000 - df + 0.5) / (df + 0.5)) for df in (10, 1)]
     assert found == pytest.approx([sum(weight * 2 / (2 + norm) for weight in idf), 0.0], rel=1e-6)
     assert 0 < one.extract(ranking, now=NOW)[0, 0] < found[0]
+
+
+def test_bm25_is_of_the_part_and_with_the_parameters_that_are_named(tmp_path: Path) -> None:
+    documents = [FOX, DOG, Document("red", "red red red red", title="Red")]
+    save_statistics(count_collection(documents, "english"), tmp_path / "terms.json", stemmer="english")
+    (tmp_path / "mine.yaml").write_text(
+        "name: mine\nversion: 2\nstatistics: terms.json\n"
+        "features: [{name: t, kind: bm25, part: title, k1: 0.9, b: 0.4}, {name: x, kind: bm25, part: text, b: 0}]\n"
+    )
+    mine = load_feature_set(tmp_path / "mine.yaml")
+    collection = mine.collection()
+    assert collection is not None
+    # Two of the titles, with 3 and 1 terms, and three of the texts have terms; red is in two of either, fox in one.
+    idf = {(n, df): math.log(1 + (n - df + 0.5) / (df + 0.5)) for n, df in ((2, 2), (2, 1), (3, 2), (3, 1))}
+    norm = 0.9 * (0.6 + 0.4 * 3 / 2)
+    matrix = mine.extract(given_in_order(FOX, DOG), now=NOW, statistics=collection)
+    assert matrix[:, 0] == pytest.approx([(idf[2, 2] + idf[2, 1]) / (1 + norm), 0.0], rel=1e-6)
+    assert matrix[:, 1] == pytest.approx([(idf[3, 2] + idf[3, 1]) / 2.2, 0.0], rel=1e-6)
+
+
+def test_statistics_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "terms.json"
+    with pytest.raises(ConfigError, match=r"make them with: shortlist index statistics"):
+        feature_set({"name": "x", "kind": "bm25"}, statistics=path).collection()
+    save_statistics(count_collection([FOX], "german"), path, stemmer="german")
+    with pytest.raises(ConfigError, match="made with stemmer 'german', the feature set has 'english'"):
+        feature_set({"name": "x", "kind": "bm25"}, statistics=path).collection()
+    path.write_text("[]")
+    with pytest.raises(ConfigError, match="no file of statistics"):
+        feature_set({"name": "x", "kind": "bm25"}, statistics=path).collection()
 
 
 def test_places_of_earlier_rankings_are_found_through_fusion_and_joined_heads() -> None:
@@ -133,15 +164,38 @@ def test_freshness_halves_with_the_half_life() -> None:
     assert values(ranking, kind="freshness", key="date", half_life_days=10) == expected
 
 
-def test_cosines_come_from_the_stages_encoder_or_are_missing() -> None:
+def encode(query: Query, documents: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Vectors of three numbers, those of the fox close to the query's."""
+    near, far = [0.6, 0.8, 0.0], [0.0, 0.6, -0.8]
+    vectors = [near if document.id == "fox" else far for document in documents]
+    return np.array([1.0, 0.0, 0.0], dtype=np.float32), np.array(vectors, dtype=np.float32)
+
+
+def test_cosines_come_from_the_sets_encoder_or_are_missing() -> None:
     one = feature_set({"name": "x", "kind": "cosine"})
-
-    def similarity(query: Query, documents: Any) -> npt.NDArray[np.float32]:
-        return np.array([0.25 if document.id == "fox" else -0.5 for document in documents], dtype=np.float32)
-
     ranking = given_in_order(DOG, FOX)
-    assert one.extract(ranking, now=NOW, similarity=similarity)[:, 0].tolist() == [-0.5, 0.25]
+    assert one.extract(ranking, now=NOW, encode=encode)[:, 0] == pytest.approx([0.0, 0.6])
     assert np.isnan(one.extract(ranking, now=NOW)).all()
+
+
+def test_pair_encodings_are_sums_of_products_and_of_differences() -> None:
+    one = feature_set(
+        {"name": "x", "kind": "pair_encoding", "groups": 2}, {"name": "n", "kind": "length", "part": "text"}
+    )
+    assert one.names == ("x.product0", "x.product1", "x.difference0", "x.difference1", "n")
+    ranking = given_in_order(DOG, FOX)
+    matrix = one.extract(ranking, now=NOW, encode=encode)
+    # Dimensions 0 | 1 2: |1 - 0| | .6 + .8 for the dog, |1 - .6| | .8 for the fox.
+    assert matrix == pytest.approx(np.array([[0, 0, 1, 1.4, 3], [0.6, 0, 0.4, 0.8, 5]]))
+    assert one.from_log(one.as_logged(ranking, matrix)["fox"]).tobytes() == matrix[1].tobytes()
+    missing = one.extract(ranking, now=NOW)
+    assert np.isnan(missing[:, :4]).all()
+    assert missing[:, 4].tolist() == [3, 5]
+    assert one.extract(given_in_order(), now=NOW, encode=encode).shape == (0, 5)
+    with pytest.raises(ConfigError, match="has 4 groups, the encoder's vectors have 3 numbers"):
+        feature_set({"name": "x", "kind": "pair_encoding", "groups": 4}).extract(ranking, now=NOW, encode=encode)
+    with pytest.raises(ValidationError, match=r"'x\.product0' occurs twice"):
+        feature_set({"name": "x", "kind": "pair_encoding"}, {"name": "x.product0", "kind": "cosine"})
 
 
 def test_an_empty_list_and_an_empty_query_have_features_too() -> None:

@@ -9,20 +9,26 @@ import numpy.typing as npt
 import pytest
 
 from tests.training.ultr.small_lists import attractiveness, clicked_lists, empty_lists
+from training.counterfactual import compare_policies
 from training.loop.abstain import learn, reasons_against, reasons_against_debiasing, reasons_to_abstain
+from training.loop.evidence import trust_given
+from training.loop.once import BY_RELEVANCE
 from training.loop.settings import LearnerName
 from training.ultr.dla import Dla
+from training.ultr.em import RegressionEm
 from training.ultr.fitting import NetworkSettings
 from training.ultr.ipw import Naive
 from training.ultr.learner import Learner
 from training.ultr.lists import ClickLists
-from training.ultr.simulate import ClickModel, PositionBased, examination_curve, simulate_clicks
+from training.ultr.simulate import ClickModel, PositionBased, Trust, examination_curve, simulate_clicks
 
 PLACES = 6
 NETWORK = NetworkSettings(hidden=(), most_steps=150, learning_rate=0.02)
 
 
 def small(name: LearnerName) -> Learner:
+    if name == "regression-em-trust":
+        return RegressionEm(network=NETWORK, trust=True)
     return Naive(network=NETWORK) if name == "naive" else Dla(network=NETWORK)
 
 
@@ -128,3 +134,41 @@ def test_a_fallback_goes_on_from_a_ranker_of_its_own_kind_only() -> None:
     on = learn(lists, "dla", warm_start=debiased, make=small).ranker.score(lists.features)
     np.testing.assert_array_equal(fresh, on)
     assert (learn(lists, "dla", warm_start=naive, make=small).ranker.score(lists.features) != fresh).any()
+
+
+def test_clicks_of_trust_are_taken_off_where_nothing_is_live_and_stay_so() -> None:
+    lists = simulate_clicks(
+        shown(), attractiveness(shown()), Trust(examination_curve(PLACES)), sessions=150_000, seed=1
+    )
+    learned = learn(lists, "dla", unseen=lists, make=small)
+    assert learned.ranker.settings["learner"] == "RegressionEm"
+    assert "people trust the order" in learned.trusted_because
+    assert (learned.naive_because, learned.shown_share) == ((), None)
+    assert learned.unseen is not None
+    offset = trust_given(learned.unseen.debiased)[1](lists)
+    assert offset.argmax() == 0
+    assert offset[0] > 0.2
+    gain = {
+        name: compare_policies(
+            lists, scores, None, slope_of, offsets=offset_of, valuation=BY_RELEVANCE, replicates=20
+        ).better
+        for name, scores in (("best", attractiveness(lists)), ("worst", -attractiveness(lists)))
+        for slope_of, offset_of in (trust_given(learned.unseen.debiased),)
+    }
+    assert gain == {"best": 1.0, "worst": 0.0}
+    assert learn(lists, "dla", make=small).trusted_because == ""
+    assert learn(lists, "dla", trust="as before", make=small).ranker.settings["learner"] == "RegressionEm"
+
+
+def test_unseen_queries_leave_less_to_gain_where_a_ranker_knows_its_own_by_heart() -> None:
+    lists = visited(best_first(0.5))
+    noise = np.random.default_rng(3).normal(size=(len(lists.features), 60)).astype(np.float32)
+    noisy = replace(
+        lists,
+        features=np.concatenate([lists.features, noise], axis=1),
+        feature_names=(*lists.feature_names, *(f"noise{number}" for number in range(60))),
+    ).take(np.arange(40))
+    by_heart, elsewhere = (learn(noisy, "dla", unseen=unseen, make=small) for unseen in (None, noisy))
+    assert by_heart.shown_share is not None
+    assert elsewhere.shown_share is not None
+    assert elsewhere.shown_share > by_heart.shown_share

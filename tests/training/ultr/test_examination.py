@@ -11,8 +11,15 @@ import torch
 
 from tests.training.ultr.small_lists import attractiveness, clicked_lists, empty_lists
 from training.ultr.dla import ClosedFormExamination, Dla, GradientExamination, examination_weights
-from training.ultr.examination import examination_given_scores, examination_step, relative, slot_groups
+from training.ultr.examination import (
+    examination_by_swaps,
+    examination_given_scores,
+    examination_step,
+    relative,
+    slot_groups,
+)
 from training.ultr.fitting import NetworkSettings
+from training.ultr.lists import ClickLists
 from training.ultr.losses import softmax_loss
 from training.ultr.simulate import PositionBased, examination_curve, simulate_clicks
 
@@ -57,6 +64,47 @@ def test_the_curve_is_found_with_relevance_given_also_where_positions_are_revers
     lists = simulate_clicks(lists, attractiveness(lists), PositionBased(CURVE), sessions=400_000, seed=0)
     found = examination_given_scores(lists, np.log(attractiveness(lists)), clip=100.0)
     np.testing.assert_allclose(found, CURVE / CURVE[0], atol=0.02)
+
+
+def two_orders(*, queries: int = 60) -> ClickLists:
+    """Every list as it is, best documents above, and turned by two places; half of the sessions see either."""
+    empty = empty_lists([5] * queries, places=5)
+    best_first = np.argsort(-attractiveness(empty)[empty.rows], axis=1)
+    rows = np.take_along_axis(empty.rows, best_first, axis=1)
+    both = replace(
+        empty,
+        rows=np.concatenate([rows, np.roll(rows, 2, axis=1)]),
+        queries=np.tile(empty.queries, 2),
+        slots=np.tile(empty.slots, (2, 1)),
+        shown=np.zeros(2 * queries, dtype=np.int64),
+        clicks=np.zeros((2 * queries, 5), dtype=np.int64),
+    )
+    return simulate_clicks(both, attractiveness(empty), PositionBased(CURVE), sessions=200_000, seed=0)
+
+
+def test_swaps_find_the_curve_where_scores_say_little() -> None:
+    lists = two_orders()
+    blind = np.zeros(len(lists.features))
+    expected = CURVE / CURVE[0]
+    by_scores = examination_given_scores(lists, blind)
+    by_swaps = examination_by_swaps(lists, blind, by_scores)
+    np.testing.assert_allclose(by_swaps, expected, atol=0.03)
+    assert np.abs(by_scores - expected).max() > 0.1
+    np.testing.assert_allclose(
+        examination_by_swaps(lists, np.log(attractiveness(lists)), by_swaps), expected, atol=0.03
+    )
+
+
+def test_dla_reports_what_swaps_say_where_there_are_enough() -> None:
+    lists = two_orders()
+    hidden = replace(lists, features=np.ascontiguousarray(lists.features[:, 2:]), feature_names=tuple("cde"))
+    found = Dla(network=SETTINGS).fit(hidden).propensities
+    assert found is not None
+    np.testing.assert_allclose(found, CURVE / CURVE[0], atol=0.05)
+    one_order = hidden.take(np.arange(60))
+    alone = Dla(network=SETTINGS).fit(one_order).propensities
+    assert alone is not None
+    assert np.abs(alone - CURVE / CURVE[0]).max() > 0.1
 
 
 def test_dla_goes_by_slots_and_not_by_the_order_of_columns() -> None:

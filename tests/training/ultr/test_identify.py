@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.training.ultr.small_lists import attractiveness, empty_lists
-from training.ultr.identify import identifiability, shown_order_share
+from training.ultr.identify import clicked_alike, identifiability, shown_order_share
 from training.ultr.lists import ClickLists
-from training.ultr.simulate import PositionBased, examination_curve, simulate_clicks
+from training.ultr.simulate import PositionBased, Trust, examination_curve, simulate_clicks
 
 PLACES = 5
 CURVE = examination_curve(PLACES)
@@ -91,3 +91,18 @@ def test_the_share_of_the_shown_order_is_that_of_its_value() -> None:
 def test_a_ranker_that_is_no_better_than_chance_leaves_all_to_the_shown_order() -> None:
     lists = served(ROWS, times=10)
     assert shown_order_share(lists, np.zeros(len(lists.features)), CURVE) == 1.0
+
+
+def test_on_top_everything_is_clicked_alike_where_people_trust_and_only_there() -> None:
+    """Also where there are too few sessions for the rates themselves to say so."""
+    lists = served(ROWS)
+    for sessions in (400, 40_000):
+        spread = {}
+        for users in (Trust(CURVE), PositionBased(CURVE)):
+            shown = replace(lists, shown=np.zeros(len(ROWS), dtype=np.int64))
+            clicked = simulate_clicks(shown, attractiveness(lists), users, sessions=sessions, seed=1)
+            spread[type(users)] = clicked_alike(clicked)
+        assert spread[PositionBased] > 0.2
+        assert spread[Trust] < spread[PositionBased] / 2
+    assert spread[Trust] < 0.05
+    assert clicked_alike(replace(lists, shown=np.ones(len(ROWS), dtype=np.int64))) == float("inf")
