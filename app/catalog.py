@@ -136,9 +136,10 @@ class Live:
 
     @property
     def missing(self) -> str | None:
-        """Why it cannot search, though it should."""
-        retrievers = [self.pipeline.retriever, *(arm.retriever for arm in self.pipeline.arms)]
-        return next((one.reason for one in retrievers if isinstance(one, _NoIndex)), None)
+        """Why it cannot search, though it should; one arm that can is enough."""
+        retrievers = [arm.retriever for arm in self.pipeline.arms or (self.pipeline,)]
+        reasons = [one.reason for one in retrievers if isinstance(one, _NoIndex)]
+        return reasons[0] if len(reasons) == len(retrievers) else None
 
 
 @dataclass(frozen=True, slots=True)

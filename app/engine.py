@@ -3,7 +3,7 @@
 Ranking and retrieval have one `Batcher` each. Rankers take turns on purpose: two of them may use one model, a model
 takes one caller at a time, and they would compete for the same processor anyway. Only listwise rankers of one model run
 at the same time: their windows meet in one scheduler, so a request joins those under way and does not wait for their
-end.
+end. Rankers that compute numbers in milliseconds take turns among themselves, and wait for no language model.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias, TypeVar
 
 from app.batching import Batcher, BatchReport, Done
-from rankers.errors import DeadlineError, InvalidInputError, WorkerError
+from rankers.errors import DeadlineError, InvalidInputError, NotReadyError, ShortlistError, WorkerError
 from rankers.pipeline import RETRIEVE, Pipeline, PipelineResult, Stage, StageResult
-from rankers.protocols import JoiningRanker, Ranker, Retriever
+from rankers.protocols import CheapRanker, JoiningRanker, Ranker, Retriever
 from rankers.types import Query, Ranking, Reading
 
 T = TypeVar("T")
@@ -38,7 +38,8 @@ class EngineResult:
 
     `stages` has the steps that were completed, `queue_s` and `inference_s` are summed over them; `partial` says that
     the caller's deadline cut later ones off, `degraded_reason` which ones failed. `arms` has, for an interleaved
-    ranking, the name of the pipeline that each place came from, or nothing where that would say nothing.
+    ranking, the name of the pipeline that each place came from, or nothing where that would say nothing; it is empty
+    where one arm is shown alone because the other one failed, which `notes` says and nothing else does.
     """
 
     ranking: Ranking
@@ -48,6 +49,7 @@ class EngineResult:
     queue_s: float
     inference_s: float
     arms: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -87,7 +89,8 @@ class EngineResult:
     @property
     def warnings(self) -> list[str]:
         """What stages note, and parts of them that failed while the rest of the stage did its work."""
-        found = list(dict.fromkeys(note for stage in self.stages for note in stage.ranking.evidence.notes))
+        of_stages = (note for stage in self.stages for note in stage.ranking.evidence.notes)
+        found = list(dict.fromkeys((*self.notes, *of_stages)))
         for stage in self.stages:
             windows = stage.ranking.evidence.windows
             unread = [window.failure for window in windows if window.failure]
@@ -161,7 +164,7 @@ class Engine:
     max_batch_tokens
         Work of several requests that runs together.
     max_queue_tokens
-        Work admitted at a time, for ranking and for retrieval each.
+        Work admitted at a time, for retrieval, ranking and cheap ranking each.
     max_batch_wait_s
         Longest a request waits for others to share its batch.
     timeout_s
@@ -197,11 +200,19 @@ class Engine:
             max_threads=JOINED_BATCHES,
             on_batch=on_batch,
         )
+        self._cheap_ranking: Batcher[_Reordering, Ranking] = Batcher(
+            "cheap ranking",
+            _rank,
+            max_batch_tokens=max_batch_tokens,
+            max_queue_tokens=max_queue_tokens,
+            on_batch=on_batch,
+        )
 
     @property
     def queue_tokens(self) -> Mapping[str, int]:
         """Tokens of work admitted and not finished, by kind of work."""
-        return {worker.name: worker.admitted_tokens for worker in (self._retrieval, self._ranking)}
+        workers = (self._retrieval, self._ranking, self._cheap_ranking)
+        return {worker.name: worker.admitted_tokens for worker in workers}
 
     async def search(
         self, pipeline: Pipeline, query: Query, k: int, *, deadline_s: float | None = None
@@ -238,12 +249,12 @@ class Engine:
         if k < 1:
             raise InvalidInputError(f"k is {k}, must be at least 1", field="k")
         if pipeline.arms:
-            first, second = await _both(self.search(arm, query, k, deadline_s=deadline_s) for arm in pipeline.arms)
-            return _interleaved(pipeline, first, second, k)
+            outcomes = await _both(self.search(arm, query, k, deadline_s=deadline_s) for arm in pipeline.arms)
+            return _of_arms(pipeline, outcomes, k)
         if pipeline.retriever is None:
             raise InvalidInputError(f"pipeline {pipeline.name!r} has no retriever; it can only rerank", field="model")
-        if pipeline.stages:
-            self._ranking.refuse_if_full()
+        for stage in pipeline.stages:
+            self._worker(stage).refuse_if_full()
         progress = self._start(deadline_s)
         depth = pipeline.retrieval_depth(k)
         future = self._retrieval.submit(
@@ -283,8 +294,8 @@ class Engine:
             If time is up and there is no deadline.
         """
         if pipeline.arms:
-            first, second = await _both(self.rerank(arm, ranking, deadline_s=deadline_s) for arm in pipeline.arms)
-            return _interleaved(pipeline, first, second, len(ranking))
+            outcomes = await _both(self.rerank(arm, ranking, deadline_s=deadline_s) for arm in pipeline.arms)
+            return _of_arms(pipeline, outcomes, len(ranking))
         if not pipeline.stages:
             raise InvalidInputError(f"pipeline {pipeline.name!r} has no stages, so it cannot rerank", field="model")
         progress = self._start(deadline_s)
@@ -294,6 +305,12 @@ class Engine:
         """Stop; whoever still waits gets an error."""
         self._retrieval.close(timeout_s=timeout_s)
         self._ranking.close(timeout_s=timeout_s)
+        self._cheap_ranking.close(timeout_s=timeout_s)
+
+    def _worker(self, stage: Stage) -> Batcher[_Reordering, Ranking]:
+        """Say whose turn a stage waits for."""
+        is_cheap = isinstance(stage.ranker, CheapRanker) and stage.ranker.is_cheap
+        return self._cheap_ranking if is_cheap else self._ranking
 
     def _start(self, deadline_s: float | None) -> _Progress:
         allowed_s = self._timeout_s if deadline_s is None else min(deadline_s, self._timeout_s)
@@ -316,7 +333,7 @@ class Engine:
     async def _apply(self, stage: Stage, ranking: Ranking, progress: _Progress) -> Ranking:
         head = stage.head(ranking)
         ranker = stage.ranker
-        future = self._ranking.submit(
+        future = self._worker(stage).submit(
             id(ranker),
             _Reordering(ranker, head),
             cost_tokens=ranker.cost_tokens(head),
@@ -326,14 +343,62 @@ class Engine:
         return progress.record(stage.name, stage.rejoin(done.result, ranking), done)
 
 
-async def _both(runs: Iterable[Coroutine[None, None, EngineResult]]) -> list[EngineResult]:
-    """Run both arms at the same time; where one fails, so does the request, and the other is given up."""
-    tasks = [asyncio.ensure_future(run) for run in runs]
+_Outcome: TypeAlias = EngineResult | ShortlistError
+
+
+async def _both(runs: Iterable[Coroutine[None, None, EngineResult]]) -> list[_Outcome]:
+    """Run both arms at the same time; what is the fault of one arm alone is its outcome, anything else is raised."""
+    tasks = [asyncio.ensure_future(_outcome(run)) for run in runs]
     try:
         return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
+
+
+async def _outcome(run: Coroutine[None, None, EngineResult]) -> _Outcome:
+    try:
+        return await run
+    except (WorkerError, DeadlineError, NotReadyError) as error:
+        return error
+
+
+def _of_arms(pipeline: Pipeline, outcomes: Sequence[_Outcome], k: int) -> EngineResult:
+    """Interleave two arms; where one did not do all of its work the other is shown alone, and clicks credit neither.
+
+    Half of an arm is not the arm: its clicks would be counted for what it was not.
+    """
+    first, second = outcomes
+    failures = [_failure(outcome) for outcome in outcomes]
+    if isinstance(first, EngineResult) and isinstance(second, EngineResult) and not any(failures):
+        return _interleaved(pipeline, first, second, k)
+    shown = min((0, 1), key=lambda at: (isinstance(outcomes[at], ShortlistError), bool(failures[at])))
+    alone, other = outcomes[shown], outcomes[1 - shown]
+    if isinstance(alone, ShortlistError):
+        raise alone
+    name, failed = pipeline.arms[shown].name, pipeline.arms[1 - shown].name
+    note = f"{failed!r} failed, so {name!r} is shown alone and clicks credit neither: {failures[1 - shown]}"
+    logger.warning("pipeline %r: %s", pipeline.name, note)
+    results = [result for result in (other, alone) if isinstance(result, EngineResult)]
+    return replace(
+        alone,
+        stages=tuple(
+            StageResult(f"{arm.name}/{stage.name}", stage.ranking, stage.seconds)
+            for arm, result in ((pipeline.arms[1 - shown], other), (pipeline.arms[shown], alone))
+            if isinstance(result, EngineResult)
+            for stage in result.stages
+        ),
+        queue_s=sum(result.queue_s for result in results),
+        inference_s=sum(result.inference_s for result in results),
+        notes=(note,),
+    )
+
+
+def _failure(outcome: _Outcome) -> str | None:
+    """Say what is missing of an arm's work; None if nothing is."""
+    if isinstance(outcome, ShortlistError):
+        return str(outcome)
+    return outcome.degraded_reason or ("its time was up" if outcome.partial else None)
 
 
 def _interleaved(pipeline: Pipeline, first: EngineResult, second: EngineResult, k: int) -> EngineResult:
@@ -343,8 +408,8 @@ def _interleaved(pipeline: Pipeline, first: EngineResult, second: EngineResult, 
     return EngineResult(
         ranking=drafted.ranking,
         stages=drafted.stages,
-        partial=first.partial or second.partial,
-        degraded_reason="; ".join(filter(None, (first.degraded_reason, second.degraded_reason))) or None,
+        partial=False,
+        degraded_reason=None,
         queue_s=first.queue_s + second.queue_s,
         inference_s=first.inference_s + second.inference_s,
         arms=drafted.arms,

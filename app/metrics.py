@@ -66,6 +66,8 @@ class Metrics:
             self._incomplete.labels(pipeline, "deadline").inc()
         if result.degraded_reason:
             self._incomplete.labels(pipeline, "failure").inc()
+        if result.notes:
+            self._incomplete.labels(pipeline, "arm").inc()
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""

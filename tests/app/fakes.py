@@ -108,9 +108,11 @@ class FakePipelines:
         aliases: Mapping[str, str] | None = None,
         only_rerank: Sequence[str] = (),
         only_retrieve: Sequence[str] = (),
+        interleave: Mapping[str, Sequence[str]] | None = None,
         models_dir: Path = Path("no-models"),
     ) -> None:
         self.openers = dict(openers)
+        self._interleave = interleave or {}
         self._aliases = aliases or {}
         self._only_rerank = only_rerank
         self._only_retrieve = only_retrieve
@@ -118,7 +120,7 @@ class FakePipelines:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(self.openers)
+        return (*self.openers, *self._interleave)
 
     @property
     def default(self) -> str:
@@ -130,7 +132,7 @@ class FakePipelines:
 
     def resolve(self, name: str | None) -> str:
         chosen = self.default if name is None else self._aliases.get(name, name)
-        if chosen not in self.openers:
+        if chosen not in self.names:
             raise NotFoundError(f"no pipeline or model {name!r}; there are: {', '.join(self.names)}")
         return chosen
 
@@ -152,6 +154,8 @@ class FakePipelines:
         """Nothing is remembered here."""
 
     def describe(self, name: str) -> dict[str, object]:
+        if name in self._interleave:
+            return {"name": name, "retriever": None, "stages": [], "interleave": self._interleave[name]}
         return {
             "name": name,
             "retriever": None if name in self._only_rerank else {"kind": "words"},

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from app.engine import Engine, EngineResult
@@ -15,10 +17,13 @@ from rankers.listwise.readers.first_token import FirstTokenReader
 from rankers.listwise.scheduler import Scheduler
 from rankers.listwise.strategies.sliding import Sliding
 from rankers.listwise.windows import WindowOutcome
+from rankers.ltr.features import load_feature_set
+from rankers.ltr.ranker import LtrRanker
 from rankers.pipeline import Pipeline, Stage
 from rankers.types import Document, Query, Ranking, ScoreKind
 from tests.app.fakes import Gate, WordRanker, WordRetriever, pipeline_of, poisonous, ranking_of, slow
 from tests.rankers.listwise.oracle import OracleModel
+from tests.rankers.ltr.linear import linear_model
 
 DOCUMENTS = [Document("a", "red green"), Document("b", "red green blue"), Document("c", "blue"), Document("d", "grey")]
 QUERY = Query("q", "red green blue")
@@ -29,6 +34,13 @@ def engine() -> Iterator[Engine]:
     engine = Engine(timeout_s=10)
     yield engine
     engine.close()
+
+
+def unit_vectors(
+    query: Query, documents: Sequence[Document]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Encode every text alike."""
+    return np.ones(1, dtype=np.float32), np.ones((len(documents), 1), dtype=np.float32)
 
 
 def rerank(engine: Engine, pipeline: Pipeline, *texts: str, deadline_s: float | None = None) -> EngineResult:
@@ -74,7 +86,31 @@ def test_requests_that_come_together_share_batches(engine: Engine) -> None:
     results = asyncio.run(many())
     assert ranker.batches == [1, 7]
     assert all(result.ranking.ids == ("1", "0") for result in results)
-    assert engine.queue_tokens == {"retrieval": 0, "ranking": 0}
+    assert not any(engine.queue_tokens.values())
+
+
+def test_a_learned_ranker_of_numbers_waits_for_no_other_and_one_that_encodes_texts_does(engine: Engine) -> None:
+    gate = Gate()
+    slow_pipeline = pipeline_of(WordRanker(before=gate), name="slow")
+    features, model = load_feature_set("default"), linear_model({"coverage": 1.0})
+    numbers = Pipeline("numbers", stages=(Stage("ltr", LtrRanker(model, features), 10),))
+    encoding = Pipeline("encoding", stages=(Stage("ltr", LtrRanker(model, features, encode=unit_vectors), 10),))
+
+    async def meet() -> tuple[EngineResult, EngineResult]:
+        behind = asyncio.create_task(engine.rerank(slow_pipeline, ranking_of("red", "x", "red")))
+        await asyncio.to_thread(gate.entered.wait, 10)
+        quick = await engine.rerank(numbers, ranking_of("red", "x", "red"))
+        patient = asyncio.create_task(engine.rerank(encoding, ranking_of("red", "x", "red")))
+        await asyncio.sleep(0.05)
+        assert not behind.done()
+        assert not patient.done()
+        gate.open.set()
+        await behind
+        return quick, await patient
+
+    quick, patient = asyncio.run(meet())
+    assert quick.ranking.ids == patient.ranking.ids == ("1", "0")
+    assert not any(engine.queue_tokens.values())
 
 
 def test_searches_of_different_depth_are_not_mixed(engine: Engine) -> None:
