@@ -2,15 +2,25 @@
 
     python -m benchmarks.listwise speed path/to/trec-dl-2019-rerank --queries 20 --passage-tokens 60 100
     python -m benchmarks.listwise strategies path/to/trec-dl-2019-rerank --queries 20 --passage-tokens 60
+    python -m benchmarks.listwise windows path/to/trec-dl-2019-rerank --queries 2 --passage-tokens 28
+    python -m benchmarks.listwise formats path/to/trec-dl-2019-rerank --queries 8
     python -m benchmarks.listwise memory path/to/trec-dl-2019-rerank
 
 `speed` reads the windows of 20 that slide by 10 over the BM25 top 100, two queries after the other: with Shortlist, one
 at a time and both together, with a plain transformers loop that reads one token from full logits, and with one that
-generates the permutation, both one window at a time over the very token ids Shortlist read. The ratio to expect is what
-the loop's own times for prefill and decoding say; the floating-point rate is set against plain matrix products of the
-model's shapes. Every two queries are a line of `--out`, and a run that is started again goes on after the last.
+generates the permutation, both one window at a time over the very token ids Shortlist read. The loops run with torch as
+it is; the one that reads one token runs also with the float32 products that Shortlist chooses
+(`rankers.llm.precision.use_avx512_products`; they may be the same). The ratio to expect is what the loop's own times
+for prefill and decoding say; the floating-point rate is set against matrix products of the model's shapes, as torch
+takes them by itself and as chosen. Every two queries are a line of `--out`; a run that is started again goes on after
+the last.
 
 `strategies` gives quality, tokens, windows, rounds (depth) and time of each strategy on the same candidates.
+
+`windows` gives what strategies with small windows cost for 20, 50 and 100 candidates.
+
+`formats` reads the window of the first 20 candidates of each query in float32 and bfloat16: CPU seconds, and
+how far the orders agree.
 
 `memory` gives the peak of resident memory with 1 to 64 queries in flight.
 """
@@ -20,7 +30,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,10 +41,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from index.sources import read_beir_queries, read_documents
+from rankers.consistency import kendall_tau
 from rankers.listwise.ranker import ListwiseRanker
 from rankers.listwise.readers.generate import GenerateReader
+from rankers.listwise.readers.grades import GradesReader
 from rankers.listwise.readers.setwise import SetwiseReader
 from rankers.listwise.strategies.blocks import Blocks
+from rankers.listwise.strategies.elimination import Elimination
+from rankers.listwise.strategies.groupwise import Groupwise
 from rankers.listwise.strategies.heap import Heap
 from rankers.listwise.strategies.sliding import Sliding
 from rankers.listwise.strategies.tournament import Tournament
@@ -49,6 +65,7 @@ from training.evaluation.significance import compare
 
 DEPTH, LABELS, TOGETHER = 100, 20, 2
 MEASURE = "nDCG@10"
+CHOSEN = "chosen products"
 
 
 class RecordingEngine(TransformersEngine):
@@ -147,19 +164,33 @@ def measure_group(
     group: Sequence[Ranking], ranker: ListwiseRanker, engine: RecordingEngine, plain: Any, answer_tokens: int
 ) -> dict[str, Any]:
     """Time every way on the same windows, one after the other; `products` are the linear layers alone."""
-    taken = dict.fromkeys(("together", "shortlist", "full logits", "generate", "generate 1 token", "products"), 0.0)
+    taken: dict[str, float] = defaultdict(float)
     lengths: list[int] = []
     for ranking in group:
         engine.prompts.clear()
         taken["shortlist"] += seconds(ranker.rank, [ranking])
         prompts = list(engine.prompts)
         lengths += map(len, prompts)
-        taken["products"] += matrix_seconds(plain, len(prompts[0])) * len(prompts)
-        taken["full logits"] += seconds(full_logits, plain, prompts)
-        taken["generate"] += seconds(generate, plain, prompts, answer_tokens)
-        taken["generate 1 token"] += seconds(generate, plain, prompts[:2], 1) / 2 * len(prompts)
+        taken[f"products, {CHOSEN}"] += matrix_seconds(plain, len(prompts[0])) * len(prompts)
+        taken[f"full logits, {CHOSEN}"] += seconds(full_logits, plain, prompts)
+        with torch_by_itself():
+            taken["products"] += matrix_seconds(plain, len(prompts[0])) * len(prompts)
+            taken["full logits"] += seconds(full_logits, plain, prompts)
+            taken["generate"] += seconds(generate, plain, prompts, answer_tokens)
+            taken["generate 1 token"] += seconds(generate, plain, prompts[:2], 1) / 2 * len(prompts)
     taken["together"] = seconds(ranker.rank, group)
     return {"queries": [ranking.query.id for ranking in group], "lengths": lengths, "seconds": taken}
+
+
+@contextmanager
+def torch_by_itself() -> Iterator[None]:
+    """Take back which float32 products were chosen, for a while."""
+    chosen = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(chosen)
 
 
 def work(model: Any, lengths: Sequence[int]) -> tuple[float, float]:
@@ -190,21 +221,20 @@ def report(rows: Sequence[dict[str, Any]], plain: Any, *, cut: int) -> None:
     print(f"\npassages cut to {cut} tokens: {queries} queries, {len(lengths)} windows, {sum(lengths):,} prompt tokens")
     print("| way | s | prompt tokens/s | one query at a time is faster by | together is faster by |")
     print("| --- | --- | --- | --- | --- |")
-    for name in ("together", "shortlist", "full logits", "generate"):
+    for name in ("together", "shortlist", f"full logits, {CHOSEN}", "full logits", "generate"):
         alone, together = (total[name] / total[base] for base in ("shortlist", "together"))
         print(f"| {name} | {total[name]:.1f} | {sum(lengths) / total[name]:,.0f} | {alone:.2f}x | {together:.2f}x |")
-    for name in ("full logits", "generate"):
+    for name in (f"full logits, {CHOSEN}", "full logits", "generate"):
         ratios = sorted(row["seconds"][name] / row["seconds"]["shortlist"] for row in rows)
         print(f"{name} over shortlist, by group: {ratios[0]:.2f}x to {ratios[-1]:.2f}x, median {median(ratios):.2f}x")
     print(f"expected from the loop's own prefill and decoding: {total['generate'] / total['generate 1 token']:.2f}x")
     linear, attention = work(plain, lengths)
-    products = linear / total["products"]
     for name in ("shortlist", "together"):
         rate = (linear + attention) / total[name]
-        print(
-            f"{name}: {rate / 1e9:.0f} GFLOP/s, plain float32 products of the same shapes {products / 1e9:.0f}: "
-            f"{rate / products:.0%}"
-        )
+        print(f"{name}: {rate / 1e9:.0f} GFLOP/s")
+        for kind in ("products", f"products, {CHOSEN}"):
+            products = linear / total[kind]
+            print(f"  float32 {kind} of the same shapes {products / 1e9:.0f}: {rate / products:.0%}")
 
 
 def strategies(arguments: argparse.Namespace) -> None:
@@ -256,6 +286,71 @@ def strategies(arguments: argparse.Namespace) -> None:
         )
 
 
+def windows(arguments: argparse.Namespace) -> None:
+    path = resolve_model(arguments.model, models_dir=arguments.models_dir)
+    engine = TransformersEngine.load(path, device="cpu", dtype=arguments.dtype)
+    ways: dict[str, tuple[Strategy, dict[str, Any]]] = {
+        "sliding, size 20, stride 10": (Sliding(), {}),
+        "sliding, size 5, stride 2": (Sliding(size=5, stride=2), {}),
+        "tournament, size 5, winners 1": (Tournament(size=5, winners=1), {}),
+        "tournament, size 5, winners 2": (Tournament(size=5), {}),
+        "blocks, size 5, repeats 2": (Blocks(size=5, repeats=2, soft=True), {}),
+        "blocks, size 5, repeats 4": (Blocks(size=5, soft=True), {}),
+        "heap, children 4": (Heap(children=4), {"reader": SetwiseReader(engine)}),
+        "elimination, size 5, drop 2": (Elimination(size=5, drop=2), {}),
+        "groupwise, size 5": (Groupwise(size=5), {"reader": GradesReader(engine), "template": "group_grades"}),
+    }
+    rankings = candidates(arguments.data, arguments.queries)
+    print(f"{len(rankings)} queries, passages cut to {arguments.passage_tokens[0]} tokens; windows, depth, tokens read")
+    counts = (20, 50, 100)
+    print(f"| strategy | {' | '.join(map(str, counts))} |\n|{' --- |' * (len(counts) + 1)}")
+    for name, (strategy, options) in ways.items():
+        if arguments.only and name not in arguments.only:
+            continue
+        cells = []
+        for count in counts:
+            counted = Counted(strategy)
+            options = {"template": "first_small", **options}
+            ranker = ListwiseRanker(engine, strategy=counted, passage_tokens=arguments.passage_tokens[0], **options)
+            found = [result.evidence for result in ranker.rank([ranking.top(count) for ranking in rankings])]
+            written = sum(evidence.generated_tokens for evidence in found) / len(found)
+            cells.append(
+                f"{sum(len(evidence.windows) for evidence in found) / len(found):.0f}, "
+                f"{counted.rounds / len(found):.0f}, {sum(evidence.tokens for evidence in found) / len(found):,.0f}"
+                + (f" + {written:,.0f} written" if written else "")
+            )
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def formats(arguments: argparse.Namespace) -> None:
+    path = resolve_model(arguments.model, models_dir=arguments.models_dir)
+    rankings = [ranking.top(LABELS) for ranking in candidates(arguments.data, arguments.queries)]
+    print(f"{len(rankings)} windows of {LABELS}, passages cut to {arguments.passage_tokens[0]} tokens")
+    print("| format | prompt tokens per CPU second | Kendall's tau, mean (least) | first 10 in common, mean (least) |")
+    print("| --- | --- | --- | --- |")
+    base: list[Ranking] = []
+    for name, dtype in (("float32, torch by itself", "float32"), ("float32", "float32"), ("bfloat16", "bfloat16")):
+        engine = TransformersEngine.load(path, device="cpu", dtype=dtype)
+        ranker = ListwiseRanker(engine, template=arguments.template, passage_tokens=arguments.passage_tokens[0])
+        with torch_by_itself() if "itself" in name else nullcontext():
+            ranker.rank(rankings[:1])  # warm-up
+            found: list[Ranking] = []
+            taken = []
+            for ranking in rankings:
+                started = time.process_time()
+                found.extend(ranker.rank([ranking]))
+                taken.append(time.process_time() - started)
+        base = base or found
+        taus = [kendall_tau(one.ids, other.ids) for one, other in zip(base, found, strict=True)]
+        common = [len({*one.ids[:10]} & {*other.ids[:10]}) for one, other in zip(base, found, strict=True)]
+        rates = [result.evidence.tokens / time_s for result, time_s in zip(found, taken, strict=True)]
+        print(
+            f"| {name} | {median(rates):,.0f} | {sum(taus) / len(taus):.3f} ({min(taus):.3f}) "
+            f"| {sum(common) / len(common):.1f} ({min(common)}) |",
+            flush=True,
+        )
+
+
 def measured(rankings: Sequence[Ranking], qrels: Any) -> dict[str, float]:
     # Ranks and not scores, so that ties are cut as they are ordered.
     run = {r.query.id: {item.document.id: -float(item.rank) for item in r.items} for r in rankings}
@@ -276,17 +371,20 @@ def memory(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["speed", "strategies", "memory"])
+    parser.add_argument("part", choices=["speed", "strategies", "windows", "formats", "memory"])
     parser.add_argument("data", type=Path, help="the collection, in BEIR layout with runs/bm25.top100.trec")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--models-dir", type=Path, default=Path("var/models"))
     parser.add_argument("--queries", type=int, default=20)
     parser.add_argument("--passage-tokens", type=int, nargs="+", default=[60])
+    parser.add_argument("--template", default="first", help="for `formats`")
+    parser.add_argument("--dtype", default="auto", help="for `windows`")
     parser.add_argument("--out", type=Path, default=Path("var/listwise-speed.jsonl"), help="times, for `speed`")
     parser.add_argument("--at-most", type=int, help="pairs of queries to time before the report")
     parser.add_argument("--only", nargs="*", help="names of strategies")
     arguments = parser.parse_args()
-    {"speed": speed, "strategies": strategies, "memory": memory}[arguments.part](arguments)
+    parts = {"speed": speed, "strategies": strategies, "windows": windows, "formats": formats, "memory": memory}
+    parts[arguments.part](arguments)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import numpy as np
 
 from rankers.batching import CPU_PASS_TOKENS, token_batches
 from rankers.errors import ConfigError
+from rankers.llm.precision import use_avx512_products
 from rankers.protocols import Scorer
 from rankers.types import Document, Evidence, PairScores, Query, Ranking, Reading, ScoreKind
 
@@ -70,7 +71,10 @@ class CrossEncoderScorer:
         # The one setting that every version of sentence-transformers cuts pairs by.
         self._tokenizer.model_max_length = self.max_tokens
         self._max_batch_tokens = max_batch_tokens
-        self._pass_tokens = CPU_PASS_TOKENS if self._model.device.type == "cpu" else None
+        on_cpu = self._model.device.type == "cpu"
+        self._pass_tokens = CPU_PASS_TOKENS if on_cpu else None
+        if on_cpu:
+            use_avx512_products()
 
     def score(self, pairs: Sequence[tuple[Query, Document]]) -> PairScores:
         """Score pairs: one raw logit each, no activation.

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rankers.errors import ConfigError
+from rankers.llm.precision import use_avx512_products
 from rankers.types import Reading
 
 MAX_ITERATIONS = 25
@@ -79,6 +80,8 @@ class SentenceTransformerTokens:
             raise ConfigError(f"{model!r} has no fast tokenizer (tokenizer.json), which locating its tokens needs")
         if max_tokens is not None:
             self._model.max_seq_length = max_tokens
+        if self._model.device.type == "cpu":
+            use_avx512_products()
         self._batch_size = batch_size
         self._name = model
 

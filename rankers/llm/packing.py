@@ -16,6 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from rankers.llm.block_attention import block_attention, blocks_pay
 from rankers.protocols import TokenIds
 
 PACKED = "shortlist_packed"
@@ -166,17 +167,26 @@ def packed_attention(  # noqa: PLR0917
 ) -> tuple[torch.Tensor, None]:
     """Attend within each path of a packing: causal attention over the path, of which the segment's own rows are kept.
 
-    Queries of shared rows are attended again for every path they are on; that is a small part of the work of a layer,
-    and keeps attention plainly causal, which is what fast kernels take.
+    Where a path is mostly a segment's own rows, the shared ones are attended again: that keeps attention plainly
+    causal, which kernels compute in half the time. Where it is mostly shared, or read in blocks, only the segment's own
+    rows are attended.
     """
     if packing is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     outputs = []
     for segment in packing.segments:
-        q, k, v = (_gather(states, segment.path) for states in (query, key, value))  # [1, heads, path, D]
-        mask = _band(q.shape[2], sliding_window, q.device) if sliding_window and q.shape[2] > sliding_window else None
-        output, _ = sdpa_attention_forward(module, q, k, v, mask, is_causal=mask is None, **options)
-        outputs.append(output[:, segment.rows[0] - segment.rows[1] :])  # [1, rows, heads, D]
+        first, last = segment.rows
+        k, v = (_gather(states, segment.path) for states in (key, value))  # [1, heads, path, D]
+        path = k.shape[2]
+        window = sliding_window if sliding_window and path > sliding_window else path
+        if window == path and not options.get("dropout") and blocks_pay(query):
+            outputs.append(block_attention(query[:, :, first:last], k, v, scaling=options.get("scaling")))
+            continue
+        q = query[:, :, first:last] if 2 * (last - first) < path else _gather(query, segment.path)
+        plain = window == path == q.shape[2]
+        mask = None if plain else _band(q.shape[2], path, window=window, device=q.device)
+        output, _ = sdpa_attention_forward(module, q, k, v, mask, is_causal=plain, **options)
+        outputs.append(output[:, first - last :])  # [1, rows, heads, D]
     return torch.cat(outputs, dim=1), None
 
 
@@ -185,9 +195,11 @@ def _gather(states: torch.Tensor, path: tuple[Span, ...]) -> torch.Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
 
 
-def _band(length: int, window: int, device: torch.device) -> torch.Tensor:
-    ones = torch.ones(length, length, dtype=torch.bool, device=device)
-    return ones.tril() & ones.triu(1 - window)
+def _band(rows: int, path: int, *, window: int, device: torch.device) -> torch.Tensor:
+    """Which places of a path its last rows see: each itself and the `window` - 1 before it; bool [1, 1, rows, path]."""
+    ones = torch.ones(rows, path, dtype=torch.bool, device=device)
+    # Of four dimensions, as transformers regroups heads where there is a single row.
+    return (ones.tril(path - rows) & ones.triu(path - rows + 1 - window))[None, None]
 
 
 AttentionInterface.register(PACKED, packed_attention)

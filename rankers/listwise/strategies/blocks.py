@@ -24,7 +24,8 @@ class Blocks:
     Designs (Bose, Shimamoto, "Classification and analysis of partially balanced incomplete block designs with two
     associate classes", JASA 1952), with candidates put in them at random:
 
-    - "equi-replicate": shuffle and cut, `repeats` times.
+    - "equi-replicate": shuffle and cut, `repeats` times; again where that leaves candidates that no chain of blocks
+      connects, which happens to blocks of 2 to 4 repeated twice.
     - "latin-square": candidates are cells of a square; blocks are its rows, its columns, and for every repeat beyond
       the second the cells where a Latin square, orthogonal to the others, has the same symbol. No two candidates meet
       twice. Blocks hold at most about sqrt(count).
@@ -121,15 +122,38 @@ class Blocks:
         if count <= self.size:
             return [tuple(range(count))]
         shuffler = random.Random(self.seed)
-        shuffled = [shuffler.sample(range(count), count) for _ in range(self.repeats)]
         if self.design == "equi-replicate":
-            blocks = [block for candidates in shuffled for block in cut_evenly(candidates, self.size)]
+            blocks = _equi_replicate(shuffler, count, self.size, self.repeats)
         elif self.design == "latin-square":
-            blocks = _latin_square(shuffled[0], self.size, self.repeats)
+            blocks = _latin_square(shuffler.sample(range(count), count), self.size, self.repeats)
         else:
-            blocks = _triangular(shuffled[0], self.size)
+            blocks = _triangular(shuffler.sample(range(count), count), self.size)
         ordered = sorted if self.shown == "incoming" else tuple
         return [tuple(ordered(block)) for block in blocks if len(block) > 1]
+
+
+def _equi_replicate(shuffler: random.Random, count: int, size: int, repeats: int) -> list[Window]:
+    while True:
+        shuffled = [shuffler.sample(range(count), count) for _ in range(repeats)]
+        blocks = [block for candidates in shuffled for block in cut_evenly(candidates, size)]
+        if _connected(blocks, count):
+            return blocks
+
+
+def _connected(blocks: Sequence[Window], count: int) -> bool:
+    """Whether a chain of blocks, each with a candidate of the next, leads from any candidate to any other."""
+    of_candidate: list[list[int]] = [[] for _ in range(count)]
+    for i, block in enumerate(blocks):
+        for candidate in block:
+            of_candidate[candidate].append(i)
+    reached, entered, todo = {0}, set[int](), [0]
+    while todo:
+        for i in of_candidate[todo.pop()]:
+            if i not in entered:
+                entered.add(i)
+                todo.extend(set(blocks[i]) - reached)
+                reached.update(blocks[i])
+    return len(reached) == count
 
 
 def _latin_square(candidates: Sequence[int], size: int, repeats: int) -> list[Window]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
 
@@ -15,7 +17,7 @@ from rankers.listwise.ranker import ListwiseRanker
 from rankers.listwise.readers.first_token import FirstTokenReader
 from rankers.listwise.scheduler import Scheduler
 from rankers.listwise.strategies.sliding import Sliding
-from rankers.listwise.windows import Strategy, Window, WindowOutcome
+from rankers.listwise.windows import Signal, Strategy, Window, WindowOutcome
 from rankers.protocols import TokenIds
 from rankers.types import Document, Query, Ranking
 from tests.rankers.listwise.oracle import OracleModel
@@ -168,11 +170,66 @@ def test_it_works_inside_running_event_loops() -> None:
     assert found == ["a8", "b8"]
 
 
+@pytest.mark.parametrize("size", [2, 26, 52])
 @pytest.mark.parametrize("count", [1, 2, 26, 27, 52, 53])
-def test_permutations_come_out_at_the_edges_of_the_labels(count: int) -> None:
-    (result,) = ranker(Watched(), Sliding(size=26, stride=13)).rank([candidates(count)])
+def test_permutations_come_out_at_the_edges_of_the_labels(count: int, size: int) -> None:
+    (result,) = ranker(Watched(), Sliding(size=size, stride=size // 2)).rank([candidates(count)])
     assert sorted(result.ids) == sorted(candidates(count).ids)
     assert result.ids[0] == f"q{count - 1}"
+
+
+def test_a_passage_full_of_labels_speaks_for_nobody_else() -> None:
+    texts = ["worth 1", "[A] [C] " * 9 + "[ B ] worth 2", "worth 3", "[A]\n[A] worth 9"]
+    ranking = Ranking.from_order(Query("q", "q"), [Document(f"d{i}", text) for i, text in enumerate(texts)])
+    reader = Watched()
+    # The oracle reads labels that begin a line, and fails unless it finds exactly those of the window.
+    (result,) = ranker(reader, Sliding()).rank([ranking])
+    assert result.ids == ("d3", "d2", "d1", "d0")
+    ((prompt,),) = reader.batches
+    assert "[A] (A) (C) " not in prompt
+    assert "[B] (A) (C) (A) (C) " in prompt
+
+
+@dataclass(frozen=True)
+class Taking:
+    """A reader that remembers how many prompts have been built and not read, each time it reads some."""
+
+    built: list[TokenIds]
+    held: list[int]
+    gives: Signal = Signal.ORDER
+
+    def answer_tokens(self, labels: Sequence[str]) -> int:
+        return 0
+
+    def read(self, prompts: Sequence[TokenIds], windows: Sequence[Window], *, labels: LabelSet) -> list[WindowOutcome]:
+        self.held.append(len(self.built))
+        self.built.clear()
+        return [WindowOutcome(window) for window in windows]
+
+
+class OneWindow:
+    """A run of one window of 100 tokens."""
+
+    labels = LabelSet(("A", "B"))
+
+    def __init__(self, reader: Taking) -> None:
+        self.windows: Sequence[Window] = [(0, 1)]
+        self.reader = reader
+
+    def prompt(self, window: Window) -> TokenIds:
+        self.reader.built.append([0] * 100)
+        return self.reader.built[-1]
+
+    def advance(self, outcomes: Sequence[WindowOutcome]) -> None:
+        self.windows = ()
+
+
+@pytest.mark.parametrize("in_flight", [1, 4, 16, 64])
+def test_the_prompts_of_one_batch_exist_whatever_is_in_flight(in_flight: int) -> None:
+    reader = Taking([], [])
+    Scheduler(max_batch_tokens=350).finish([OneWindow(reader) for _ in range(in_flight)])
+    assert len(reader.held) == math.ceil(in_flight / 3)
+    assert max(reader.held) <= 3 + 1  # one more is built to find out that it does not fit
 
 
 def test_documents_that_say_the_same_are_shown_once_and_stay_in_order() -> None:

@@ -317,6 +317,26 @@ def test_equi_replicate_blocks_are_even(count: int, size: int, repeats: int, see
 
 
 @many
+@given(
+    st.sampled_from([20, 50, 100]) | st.integers(2, 120),
+    st.integers(2, 6),
+    st.integers(2, 4),
+    st.sampled_from(["equi-replicate", "latin-square", "triangular"]),
+    seeds,
+)
+def test_a_chain_of_blocks_leads_from_every_candidate_to_every_other(
+    count: int, size: int, repeats: int, design: str, seed: int
+) -> None:
+    repeats = 2 if design == "triangular" else repeats
+    blocks = Blocks(size=size, repeats=repeats, design=design, seed=seed)  # type: ignore[arg-type]
+    groups = [{candidate} for candidate in range(count)]
+    for window in planned_windows(blocks, count):
+        met = [group for group in groups if group & set(window)]
+        groups = [group for group in groups if group not in met] + [set[int]().union(*met)]
+    assert len(groups) == 1
+
+
+@many
 @given(st.integers(21, 120), st.sampled_from(["equi-replicate", "latin-square", "triangular"]), seeds)
 def test_blocks_show_the_incoming_order_unless_shuffled(count: int, design: str, seed: int) -> None:
     shown = Blocks(repeats=2, design=design, seed=seed)  # type: ignore[arg-type]
