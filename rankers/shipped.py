@@ -25,6 +25,10 @@ BASE_FILE = "shipped.json"
 WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILE = "model.safetensors"
 ADAPTER_FILE = "adapter_config.json"
+ADAPTER_FOLDER = "adapter"
+"""Where the adapters of a model in training are, as peft writes them, beside the model they are merged into."""
+ADAPTER_SETTINGS = ("peft_type", "task_type", "r", "lora_alpha", "target_modules", "bias", "fan_in_fan_out")
+"""What of peft's configuration says what the adapters are, and not where they were made."""
 OWN_FILES = frozenset({BASE_FILE, WEIGHTS_FILE, ADAPTER_FILE, CARD_FILE})
 
 
@@ -90,7 +94,7 @@ def write_shipped(trained: Path, base: Path, target: Path, *, base_name: str, pr
     Parameters
     ----------
     trained
-        Folder of the trained model.
+        Folder of the trained model; of one that was trained with adapters, these are kept and nothing else.
     base
         Folder of the base.
     target
@@ -109,20 +113,30 @@ def write_shipped(trained: Path, base: Path, target: Path, *, base_name: str, pr
     from safetensors.torch import load_file, save_file
 
     target.mkdir(parents=True, exist_ok=True)
-    old = {prefix + name: tensor for name, tensor in load_file(base / MODEL_FILE).items()}
-    new = load_file(trained / MODEL_FILE)
-    changed = {
-        name: tensor.half().contiguous()
-        for name, tensor in new.items()
-        if name not in old or not torch.equal(old[name].to(tensor.dtype), tensor)
-    }
-    save_file(changed, target / WEIGHTS_FILE, {"format": "pt"})
+    adapters = trained / ADAPTER_FOLDER
+    if adapters.is_dir():
+        changed, dropped = load_file(adapters / "adapter_model.safetensors"), []
+        config = json.loads((adapters / ADAPTER_FILE).read_text())
+        kept = {name: config[name] for name in ADAPTER_SETTINGS if name in config}
+        (target / ADAPTER_FILE).write_text(json.dumps(kept, indent=2) + "\n")
+    else:
+        old = {prefix + name: tensor for name, tensor in load_file(base / MODEL_FILE).items()}
+        new = load_file(trained / MODEL_FILE)
+        changed = {
+            name: tensor
+            for name, tensor in new.items()
+            if name not in old or not torch.equal(old[name].to(tensor.dtype), tensor)
+        }
+        dropped = sorted(set(old) - set(new))
+    weights = {name: tensor.half().contiguous() for name, tensor in changed.items()}
+    save_file(weights, target / WEIGHTS_FILE, {"format": "pt"})
     (target / WEIGHTS_FILE).chmod(0o644)  # safetensors writes for the owner alone
-    settings = {"base": base_name, "prefix": prefix, "dropped": sorted(set(old) - set(new))}
+    settings = {"base": base_name, "prefix": prefix, "dropped": dropped}
     (target / BASE_FILE).write_text(json.dumps(settings, indent=2) + "\n")
     for path in trained.glob("*.json"):
         same = (base / path.name).is_file() and (base / path.name).read_bytes() == path.read_bytes()
-        if not same and path.name not in {CARD_FILE, "history.json", "tokenizer.json"}:
+        of_the_base = adapters.is_dir() and path.name != "training.json"
+        if not same and not of_the_base and path.name not in {CARD_FILE, "history.json", "tokenizer.json"}:
             shutil.copy(path, target)
     return (target / WEIGHTS_FILE).stat().st_size
 

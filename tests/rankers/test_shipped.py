@@ -14,6 +14,7 @@ from rankers.errors import ConfigError
 from rankers.registry import CARD_FILE, ModelCard
 from rankers.shipped import (
     ADAPTER_FILE,
+    ADAPTER_FOLDER,
     BASE_FILE,
     MODEL_FILE,
     WEIGHTS_FILE,
@@ -63,21 +64,27 @@ def test_only_what_differs_is_kept_and_comes_back(base: Path, tmp_path: Path) ->
     assert not (target / "modules.json").exists()  # it said how a bi-encoder is built
 
 
-def test_adapters_are_merged(base: Path, tmp_path: Path) -> None:
-    shipped, target = tmp_path / "shipped", tmp_path / "target"
-    shipped.mkdir()
-    target.mkdir()
+def test_adapters_are_kept_alone_and_merged_again(base: Path, tmp_path: Path) -> None:
+    old = {f"{name}.weight": tensor for name, tensor in load_file(base / MODEL_FILE).items()}
+    save_file(old, base / MODEL_FILE)
     down, up = torch.randn(2, 4), torch.randn(4, 2)
+    trained = write_model(tmp_path / "trained", old | {"layer.weight": old["layer.weight"] + 2.0 * up @ down})
     name = "base_model.model.layer"
-    save_file({f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}, shipped / WEIGHTS_FILE)
-    (shipped / ADAPTER_FILE).write_text(json.dumps({"r": 2, "lora_alpha": 4}))
-    (shipped / BASE_FILE).write_text(json.dumps({"base": "base", "prefix": "", "dropped": []}))
-    weights = load_file(base / MODEL_FILE)
-    save_file({f"{key}.weight": value for key, value in weights.items()}, base / MODEL_FILE)
+    adapters = trained / ADAPTER_FOLDER
+    adapters.mkdir()
+    made = {"r": 2, "lora_alpha": 4, "base_model_name_or_path": "where/it/was"}
+    (adapters / ADAPTER_FILE).write_text(json.dumps(made))
+    save_file({f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}, adapters / "adapter_model.safetensors")
+    shipped, target = tmp_path / "shipped", tmp_path / "target"
+    write_shipped(trained, base, shipped, base_name="base")
+    assert len(load_file(shipped / WEIGHTS_FILE)) == 2
+    assert "where/it/was" not in (shipped / ADAPTER_FILE).read_text()
+    target.mkdir()
     assemble(shipped, base, target)
     found = load_file(target / MODEL_FILE)
-    assert torch.allclose(found["layer.weight"], weights["layer"] + 2.0 * up @ down)
-    assert torch.equal(found["words.weight"], weights["words"])
+    assert torch.allclose(found["layer.weight"], load_file(trained / MODEL_FILE)["layer.weight"], atol=2e-2)
+    assert torch.equal(found["words.weight"], old["words.weight"])
+    assert not (target / ADAPTER_FILE).exists()
 
 
 def test_adapters_of_another_model_are_refused(base: Path, tmp_path: Path) -> None:

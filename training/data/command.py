@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,15 @@ if TYPE_CHECKING:
 
 data = typer.Typer(help="Make data to train rankers on.", no_args_is_help=True)
 err = Console(stderr=True, highlight=False)
+
+
+class Meeting(StrEnum):
+    """Which documents a panel shows together."""
+
+    BY_CHANCE = "by-chance"
+    NEAR = "near"
+    CANDIDATES = "candidates"
+
 
 ConfigFile = Annotated[
     Path, typer.Option("--config", envvar="SHORTLIST_CONFIG", help="The YAML file that names the pipelines.")
@@ -83,6 +93,53 @@ def lists(
     _report(kept, built, leaks, out)
     if not held_out:
         err.print("nothing was checked for leaks: name the test sets with --against")
+
+
+@data.command()
+def panels(
+    lists: Annotated[list[Path], typer.Argument(help="Files of judged training lists.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Where the new lists go, as JSON lines.")],
+    meet: Annotated[
+        Meeting,
+        typer.Option(
+            help="Which documents are shown together: the best of lists drawn by chance, the best that are near "
+            "each other, or the candidates of one list."
+        ),
+    ],
+    documents: Annotated[int, typer.Option(min=2, help="Documents that are shown together.")] = 6,
+    words: Annotated[int, typer.Option(min=1, help="Words of a passage that are kept.")] = 60,
+    step: Annotated[
+        float, typer.Option(min=0, help="With candidates: what the teacher tells apart by less than this is a tie.")
+    ] = 0.0,
+    teacher: Annotated[str, typer.Option(help="Embedding model that says what is near.")] = "minilm",
+    seed: Annotated[int, typer.Option(min=0, help="Of everything drawn.")] = 0,
+    config: ConfigFile = Path("shortlist.yaml"),
+) -> None:
+    """Let several queries share each window: lists from which a listwise ranker learns several times as fast."""
+    from index.pipelines import load_pipelines
+    from training.data.panels import build_panels, share_best
+    from training.data.training_list import read_lists, write_lists
+
+    judged = [item for path in lists for item in read_lists(path)]
+    encoder = None if meet is Meeting.BY_CHANCE else _encoder(teacher, load_pipelines(config))
+    with _bars() as progress:
+        made: Iterable[TrainingList]
+        if meet is Meeting.CANDIDATES and encoder is not None:
+            made = build_panels(
+                judged,
+                encoder,
+                documents=documents,
+                queries=documents,
+                words=words,
+                step=step,
+                seed=seed,
+                on_progress=lambda done, total: progress("panels", done, total),
+            )
+        else:
+            made = share_best(judged, teacher=encoder, documents=documents, words=words, seed=seed)
+        count = write_lists(out, made)
+    err.print(f"{out}: {count:,} lists")
 
 
 @data.command()

@@ -6,6 +6,7 @@ times as many queries; and what is right for one query is the hard negative of t
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -23,6 +24,10 @@ GRADE_WEIGHT = 1.0
 """What a grade adds to the teacher's cosine: whatever was judged better comes first, the teacher orders the rest."""
 
 
+AS_GOOD = 0.05
+"""Cosines this near to that of the right document are taken for as good."""
+
+
 def build_panels(
     lists: Sequence[TrainingList],
     teacher: Encoder,
@@ -30,6 +35,7 @@ def build_panels(
     documents: int = 10,
     queries: int = 8,
     words: int = 60,
+    step: float = 0.0,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[TrainingList]:
@@ -52,6 +58,9 @@ def build_panels(
         Most queries of a panel.
     words
         Words of a passage that are kept.
+    step
+        Targets are rounded down to multiples of this, so that what the teacher hardly tells apart is a tie; 0 keeps
+        them as they are. Queries for which all is a tie are left out.
     seed
         Draws the titles.
     on_progress
@@ -73,50 +82,91 @@ def build_panels(
         asked = _queries(item, shown, holders, queries, random)
         cosines = _cosines(teacher, [query for query, _ in asked], passages)
         for (query, grades), row in zip(asked, cosines, strict=True):
-            targets = tuple(
+            targets = [
                 float(cosine) + GRADE_WEIGHT * grades.get(d.id, 0.0) for d, cosine in zip(passages, row, strict=True)
-            )
-            yield TrainingList(query, tuple(passages), targets, f"panel:{item.source}")
+            ]
+            if step:
+                targets = [step * math.floor(target / step) for target in targets]
+            if len(set(targets)) > 1:
+                yield TrainingList(query, tuple(passages), tuple(targets), f"panel:{item.source}")
         if on_progress:
             on_progress(done, len(lists))
 
 
 def share_best(
-    lists: Sequence[TrainingList], *, documents: int = 6, words: int = 45, seed: int = 0
+    lists: Sequence[TrainingList],
+    *,
+    teacher: Encoder | None = None,
+    documents: int = 6,
+    words: int = 45,
+    seed: int = 0,
 ) -> Iterator[TrainingList]:
     """Show the best documents of several lists together: what is right for one query is wrong for all others.
 
-    Easy lists to begin with, made without a teacher: the negatives of a query are about something else.
+    Every document meets the query of the first list that it is best in, or else its own title, which is then taken off.
 
     Parameters
     ----------
     lists
-        Judged lists; those without anything relevant are left out, and those whose best document another has.
+        Judged lists; in those without anything relevant only titles are used.
+    teacher
+        Lets documents meet that are near each other in its eyes, so that the right one is hard to tell from the wrong
+        ones; what it finds about as good as the right one is right too, and queries are left out for which all are.
+        Without one, documents meet by chance: easy lists to begin with.
     documents
-        Lists that are shown together.
+        Documents that are shown together.
     words
         Words of a passage that are kept.
     seed
-        Draws which lists meet.
+        Draws which documents meet.
 
     Yields
     ------
     TrainingList
         One per query; those that meet follow each other and hold the same documents in the same order.
     """
-    best: dict[str, tuple[Query, Document]] = {}
+    pairs = _pairs(lists, words)
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    if teacher is None:
+        for start in range(0, len(pairs) - documents + 1, documents):
+            group = [pairs[i] for i in order[start : start + documents]]
+            shown = tuple(document for _, document in group)
+            for query, right in group:
+                yield TrainingList(query, shown, tuple(float(d is right) for d in shown), "shared")
+        return
+    queries = teacher.encode_queries([query.text for query, _ in pairs])
+    passages = teacher.encode_documents([document.content for _, document in pairs])
+    left = np.ones(len(pairs), dtype=bool)
+    for first in order:
+        if not left[first] or left.sum() < documents:
+            continue
+        near = np.flatnonzero(left)
+        near = near[np.argsort(-(passages[near] @ passages[first]), kind="stable")[:documents]]
+        left[near] = False
+        shown = tuple(pairs[i][1] for i in near)
+        cosines = queries[near] @ passages[near].T
+        for place, i in enumerate(near):
+            as_good = cosines[place] > cosines[place, place] - AS_GOOD
+            if not as_good.all():
+                yield TrainingList(pairs[i][0], shown, tuple(map(float, as_good)), "near")
+
+
+def _pairs(lists: Sequence[TrainingList], words: int) -> list[tuple[Query, Document]]:
+    """A query for each document: one it is best for, or its title."""
+    pairs: dict[str, tuple[Query, Document]] = {}
     for item in lists:
         i = max(range(len(item.targets)), key=lambda i: item.targets[i])
-        document = item.documents[i]
         if item.targets[i] > 0:
-            best.setdefault(document.id, (item.query, Document(document.id, " ".join(document.text.split()[:words]))))
-    pairs = list(best.values())
-    order = np.random.default_rng(seed).permutation(len(pairs))
-    for start in range(0, len(pairs) - documents + 1, documents):
-        group = [pairs[i] for i in order[start : start + documents]]
-        shown = tuple(document for _, document in group)
-        for query, right in group:
-            yield TrainingList(query, shown, tuple(float(d is right) for d in shown), "shared")
+            pairs.setdefault(item.documents[i].id, (item.query, _cut(item.documents[i], words)))
+    for document in (document for item in lists for document in item.documents):
+        if document.title and document.text:
+            query = Query(f"title-{document.id}", document.title)
+            pairs.setdefault(document.id, (query, _cut(Document(document.id, document.text), words)))
+    return list(pairs.values())
+
+
+def _cut(document: Document, words: int) -> Document:
+    return Document(document.id, " ".join(document.content.split()[:words]))
 
 
 def _shown(item: TrainingList, count: int) -> list[Document]:

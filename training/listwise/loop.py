@@ -103,7 +103,8 @@ def train(
     InvalidInputError
         If the processes cannot share a step evenly.
     """
-    accelerator = Accelerator(mixed_precision=settings.precision, cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    computing = partial(torch.autocast, accelerator.device.type, torch.bfloat16, enabled=settings.precision == "bf16")
     share, rest = divmod(settings.lists_per_step, settings.lists_per_pass * accelerator.num_processes)
     if rest:
         raise InvalidInputError(
@@ -116,7 +117,11 @@ def train(
     progress = _resume(checkpoint, weights, optimizer)
     model, optimizer = accelerator.prepare(network, optimizer)
     network.train()
-    measured = partial(measure, network, dev, lists_per_pass=settings.lists_per_pass)
+
+    def measured() -> float:
+        with computing():
+            return measure(network, dev, lists_per_pass=settings.lists_per_pass)
+
     if not progress.history:
         untrained = StepRecord(
             0, loss=math.nan, language_model_loss=math.nan, ranking_loss=math.nan, tokens=0, seconds=0.0
@@ -136,7 +141,8 @@ def train(
         for i, examples in enumerate(passes):
             last = i + 1 == share
             with contextlib.nullcontext() if last else accelerator.no_sync(model):
-                losses = model(examples)
+                with computing():
+                    losses = model(examples)
                 accelerator.backward(losses.total / share)
             sums += torch.stack([losses.total.detach(), losses.language_model, losses.ranking]).cpu() / share
             progress.tokens += accelerator.num_processes * sum(len(e.prompt) + len(e.answer) - 1 for e in examples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import warnings
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rankers.errors import ConfigError, MissingExtraError
 from rankers.llm.packing import PACKED, pack
 from rankers.llm.prompt_tokenizer import PromptTokenizer
+from rankers.shipped import ADAPTER_FILE, ADAPTER_FOLDER
 from training.listwise.examples import Example
 from training.listwise.losses import GRADED_LOSSES, LOSSES
 from training.listwise.settings import ListwiseSettings
@@ -142,14 +144,16 @@ def load_network(path: str, settings: ListwiseSettings) -> tuple[ListwiseNetwork
     Parameters
     ----------
     path
-        A folder or a hub name. Code that comes with a model is never run.
+        A folder or a hub name. Code that comes with a model is never run. A model that was trained here with adapters
+        is trained on with these, on the model they were put on.
     settings
         `adapter_rank` decides whether adapters are put on it; `seed` draws them.
 
     Returns
     -------
     tuple
-        The network, float32 on the CPU, and its tokenizer.
+        The network on the CPU, float32 but for weights that adapters keep as they are (bfloat16 with that `precision`),
+        and its tokenizer.
 
     Raises
     ------
@@ -158,6 +162,9 @@ def load_network(path: str, settings: ListwiseSettings) -> tuple[ListwiseNetwork
     MissingExtraError
         If adapters are asked for and ``peft`` is not installed.
     """
+    adapter = Path(path) / ADAPTER_FOLDER
+    if settings.adapter_rank and adapter.is_dir():
+        path = json.loads((adapter / ADAPTER_FILE).read_text())["base_model_name_or_path"]
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
@@ -166,7 +173,10 @@ def load_network(path: str, settings: ListwiseSettings) -> tuple[ListwiseNetwork
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"cannot load {path!r} as a causal language model: {error}") from error
     if settings.adapter_rank:
-        model = _with_adapters(model, settings)
+        model = _with_adapters(model, settings, trained=adapter)
+        if settings.precision == "bf16":
+            for weight in model.parameters():
+                weight.data = weight.data if weight.requires_grad else weight.data.bfloat16()
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
         model.enable_input_require_grads()  # type: ignore[no-untyped-call]
@@ -178,15 +188,16 @@ def save_network(network: ListwiseNetwork, tokenizer: ModelTokenizer, folder: Pa
     """Write the model as one that any program loads, adapters merged; those are kept in ``adapter/`` beside it."""
     model = network.model
     if hasattr(model, "merge_adapter"):
-        model.save_pretrained(str(folder / "adapter"))
-        model = model.merge_and_unload()
+        model.save_pretrained(str(folder / ADAPTER_FOLDER))
+        model = model.float().merge_and_unload()
     model.save_pretrained(folder)
     tokenizer.tokenizer.save_pretrained(folder)
 
 
-def _with_adapters(model: Any, settings: ListwiseSettings) -> Any:
+def _with_adapters(model: Any, settings: ListwiseSettings, *, trained: Path) -> Any:
+    """Put adapters on a model: those in the folder `trained`, if there is one, or new ones."""
     try:
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig, PeftModel, get_peft_model
     except ImportError as error:
         raise MissingExtraError("peft", extra="train") from error
     torch.manual_seed(settings.seed)
@@ -197,6 +208,8 @@ def _with_adapters(model: Any, settings: ListwiseSettings) -> Any:
     with warnings.catch_warnings():
         # peft 0.21 asks by the name that transformers 5 has given up.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        if trained.is_dir():
+            return PeftModel.from_pretrained(model, str(trained), is_trainable=True)
         return get_peft_model(model, adapters)
 
 

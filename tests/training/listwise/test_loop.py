@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import training.listwise
@@ -21,6 +22,7 @@ from rankers.listwise.prompt import PromptBuilder
 from rankers.listwise.template import load_template
 from rankers.llm.transformers_engine import TransformersEngine
 from rankers.registry import ModelRegistry
+from rankers.shipped import ADAPTER_FOLDER
 from training.data.training_list import TrainingList, write_lists
 from training.listwise.dev import measure
 from training.listwise.examples import ExampleStream
@@ -133,7 +135,7 @@ def test_adapters_start_as_the_model_and_only_they_learn(
 ) -> None:
     write_lists(tmp_path / "lists.jsonl", colour_lists)
     trained = run(tmp_path, tiny_model)
-    assert (trained.path / "adapter" / "adapter_model.safetensors").is_file()
+    assert (trained.path / ADAPTER_FOLDER / "adapter_model.safetensors").is_file()
     weights = torch.load(tmp_path / "work" / "checkpoint.pt", weights_only=True)["weights"]
     learned = {name for name, weight in weights.items() if ".lora_B." in name and weight.any()}
     assert all(".lora_" in name for name in weights)
@@ -157,6 +159,38 @@ def test_adapters_are_merged_into_the_weights(
     for ours, theirs, start in zip(merged.eval().identifier_logits(examples), adapted, before, strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-4)
         assert not torch.allclose(ours, start, atol=1e-3)
+
+
+def test_training_goes_on_with_the_same_adapters(
+    tmp_path: Path, tiny_model: Path, colour_lists: list[TrainingList]
+) -> None:
+    write_lists(tmp_path / "lists.jsonl", colour_lists)
+    first = run(tmp_path, tiny_model)
+    network, tokenizer = load_network(str(first.path), QUICK)
+    again = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+    kept = load_file(first.path / ADAPTER_FOLDER / "adapter_model.safetensors")
+    assert len(again) == len(kept)
+    for name, weight in again.items():
+        stored = name.removeprefix("model.").replace(".default.", ".")
+        torch.testing.assert_close(weight.detach(), kept[stored])
+    save_network(network, tokenizer, tmp_path / "saved")
+    merged = weights_of(first.path)
+    for name, value in weights_of(tmp_path / "saved").items():
+        torch.testing.assert_close(value, merged[name])
+
+
+def test_bfloat16_trains_float32_adapters_on_weights_that_stay_as_they_are(
+    tmp_path: Path, tiny_model: Path, colour_lists: list[TrainingList]
+) -> None:
+    write_lists(tmp_path / "lists.jsonl", colour_lists)
+    settings = QUICK.model_copy(update={"precision": "bf16"})
+    network, _ = load_network(str(tiny_model), settings)
+    kinds = {(weight.requires_grad, weight.dtype) for weight in network.parameters()}
+    assert kinds == {(True, torch.float32), (False, torch.bfloat16)}
+    told: list[Mapping[str, float]] = []
+    trained = run(tmp_path, tiny_model, settings, on_step=lambda _step, _steps, seen: told.append(seen))
+    assert told[-1]["language_model_loss"] < told[1]["language_model_loss"]
+    assert {weight.dtype for weight in weights_of(trained.path).values()} == {torch.float32}
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(
