@@ -3,7 +3,7 @@
 # make test          install what the tests need and run them
 # make check         linters, types, architecture, docstrings, spelling
 # make format        what ruff can mend, mended
-# make models        fetch and convert the language model
+# make models        fetch the language model, put together what was trained from it and from the encoder
 # make demo-once     the demo without the page
 # make wheel-smoke   build the wheel, install it elsewhere, use it
 # make clean         remove everything that was made
@@ -47,7 +47,8 @@ $(VENV)/.train: $(VENV)/.installed
 
 # The model that comes with Shortlist, converted once and kept under var/.
 models: install
-	$(BIN)/shortlist models pull smollm2-135m --config $(CONFIG)
+	$(BIN)/shortlist models pull minilm-cross-encoder --config $(CONFIG)
+	$(BIN)/shortlist models pull smollm2-135m-first --config $(CONFIG)
 
 demo: models
 	$(BIN)/shortlist demo --config $(CONFIG) --port $(PORT) $(DEMO_ARGS)

@@ -23,7 +23,9 @@ def init(
     # In an installed package the file lies beside the code, in a source checkout at the top.
     template = next(place for place in (package / path.name, package.parent / DEFAULT_CONFIG) if place.is_file())
     shutil.copyfile(template, path)
-    err.print(f"wrote {path}; next: shortlist models pull smollm2-135m, shortlist index build SOURCE, shortlist serve")
+    err.print(
+        f"wrote {path}; next: shortlist models pull minilm-cross-encoder, shortlist index build SOURCE, shortlist serve"
+    )
 
 
 def serve(
