@@ -11,6 +11,7 @@ import numpy.typing as npt
 from sentence_transformers import SentenceTransformer
 
 from rankers.errors import NotFoundError
+from rankers.llm.precision import use_avx512_products
 
 
 class Encoder:
@@ -46,6 +47,8 @@ class Encoder:
             ) from error
         if max_tokens is not None:
             self._model.max_seq_length = max_tokens
+        if self._model.device.type == "cpu":
+            use_avx512_products()
         self._batch_size = batch_size
         self._lock = threading.Lock()  # a tokenizer's truncation is state that two threads must not share
         self.dimensions = int(self._encode(self._model.encode_query, ["measure"]).shape[1])

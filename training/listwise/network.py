@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rankers.errors import ConfigError, MissingExtraError
 from rankers.llm.packing import PACKED, pack
+from rankers.llm.precision import use_avx512_products
 from rankers.llm.prompt_tokenizer import PromptTokenizer
 from rankers.shipped import ADAPTER_FILE, ADAPTER_FOLDER
 from training.listwise.examples import Example
@@ -162,6 +163,7 @@ def load_network(path: str, settings: ListwiseSettings) -> tuple[ListwiseNetwork
     MissingExtraError
         If adapters are asked for and ``peft`` is not installed.
     """
+    use_avx512_products()
     adapter = Path(path) / ADAPTER_FOLDER
     if settings.adapter_rank and adapter.is_dir():
         path = json.loads((adapter / ADAPTER_FILE).read_text())["base_model_name_or_path"]
