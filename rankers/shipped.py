@@ -25,6 +25,7 @@ BASE_FILE = "shipped.json"
 WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILE = "model.safetensors"
 ADAPTER_FILE = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_FOLDER = "adapter"
 """Where the adapters of a model in training are, as peft writes them, beside the model they are merged into."""
 ADAPTER_SETTINGS = ("peft_type", "task_type", "r", "lora_alpha", "target_modules", "bias", "fan_in_fan_out")
@@ -57,7 +58,8 @@ def assemble(folder: Path, base: Path, target: Path) -> None:
     base
         Folder of the base, with its weights in one ``model.safetensors``.
     target
-        An empty folder; gets a model that loads without Shortlist knowing where it is from.
+        An empty folder; gets a model that loads without Shortlist knowing where it is from, and beside it the adapters
+        it was made with, if any, so that training goes on with them.
 
     Raises
     ------
@@ -75,7 +77,12 @@ def assemble(folder: Path, base: Path, target: Path) -> None:
     for name in settings["dropped"]:
         weights.pop(name, None)
     if (folder / ADAPTER_FILE).is_file():
-        _merge_adapters(weights, trained, json.loads((folder / ADAPTER_FILE).read_text()))
+        config = json.loads((folder / ADAPTER_FILE).read_text())
+        _merge_adapters(weights, trained, config)
+        adapters = target / ADAPTER_FOLDER
+        adapters.mkdir()
+        save_file(trained, adapters / ADAPTER_WEIGHTS, {"format": "pt"})
+        (adapters / ADAPTER_FILE).write_text(json.dumps(config | {"base_model_name_or_path": str(base)}, indent=2))
     else:
         weights |= trained
     for path in sorted(base.iterdir()):
@@ -115,7 +122,7 @@ def write_shipped(trained: Path, base: Path, target: Path, *, base_name: str, pr
     target.mkdir(parents=True, exist_ok=True)
     adapters = trained / ADAPTER_FOLDER
     if adapters.is_dir():
-        changed, dropped = load_file(adapters / "adapter_model.safetensors"), []
+        changed, dropped = load_file(adapters / ADAPTER_WEIGHTS), []
         config = json.loads((adapters / ADAPTER_FILE).read_text())
         kept = {name: config[name] for name in ADAPTER_SETTINGS if name in config}
         (target / ADAPTER_FILE).write_text(json.dumps(kept, indent=2) + "\n")

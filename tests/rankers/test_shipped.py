@@ -85,6 +85,9 @@ def test_adapters_are_kept_alone_and_merged_again(base: Path, tmp_path: Path) ->
     assert torch.allclose(found["layer.weight"], load_file(trained / MODEL_FILE)["layer.weight"], atol=2e-2)
     assert torch.equal(found["words.weight"], old["words.weight"])
     assert not (target / ADAPTER_FILE).exists()
+    again = target / ADAPTER_FOLDER
+    assert json.loads((again / ADAPTER_FILE).read_text())["base_model_name_or_path"] == str(base)
+    assert torch.allclose(load_file(again / "adapter_model.safetensors")[f"{name}.lora_A.weight"], down, atol=2e-3)
 
 
 def test_adapters_of_another_model_are_refused(base: Path, tmp_path: Path) -> None:
