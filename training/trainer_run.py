@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from rankers.errors import InvalidInputError
 from training.data.training_list import TrainingList, hash_lists
@@ -21,6 +21,7 @@ from training.dev_lists import MEASURE
 from training.processes import in_first_process, is_first_process
 from training.tracking import tracked_run
 from training.trained_model import Course, RunPlace
+from training.trainer_settings import TrainerSettings
 
 FINGERPRINT_FILE = "RUN"
 BEFORE_FILE = "before.json"
@@ -150,24 +151,24 @@ class Watcher(TrainerCallback):
             self._on_step(state.global_step, state.max_steps, measures)
 
 
-def trainer_arguments(folder: Path, *, steps: int, steps_between_checkpoints: int) -> dict[str, Any]:
+def trainer_arguments(folder: Path, settings: TrainerSettings, *, steps: int) -> dict[str, Any]:
     """Arguments that trainers share: measure and keep a checkpoint every so often, and end with the best one.
 
     Parameters
     ----------
     folder
         For checkpoints.
+    settings
+        The recipe. Where there are fewer steps than from one checkpoint to the next, one is kept at the end.
     steps
         How many there are.
-    steps_between_checkpoints
-        Where there are fewer steps, one checkpoint is kept at the end.
 
     Returns
     -------
     dict
         For a ``TrainingArguments``.
     """
-    interval = min(steps_between_checkpoints, steps)
+    interval = min(settings.steps_between_checkpoints, steps)
     return {
         "output_dir": str(folder),
         "max_steps": steps,
@@ -186,7 +187,22 @@ def trainer_arguments(folder: Path, *, steps: int, steps_between_checkpoints: in
         # Without a GPU, trainers that are not told so take each of several processes for the only one, and refuse bf16.
         "use_cpu": not (torch.cuda.is_available() or torch.backends.mps.is_available()),
         "ddp_broadcast_buffers": False,  # processes may need different numbers of forward passes for a step
+        "learning_rate": settings.learning_rate,
+        "warmup_steps": settings.warmup,
+        "weight_decay": settings.weight_decay,
+        "bf16": settings.precision == "bf16",
+        "seed": settings.seed,
     }
+
+
+def run_trainer(trainer: Any, folder: Path) -> Any:
+    """Train from the last checkpoint in the folder on, and give the trainer's final state.
+
+    The weights of the best checkpoint are left in the model.
+    """
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    return trainer.state
 
 
 def measure_before(measure: Callable[[], dict[str, float]], folder: Path) -> float:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from sentence_transformers import CrossEncoder
 from torch import Tensor
-from transformers import PrinterCallback
 
 from rankers.errors import MissingExtraError
 from rankers.sources import resolve_model
@@ -29,8 +28,8 @@ from training.trainer_run import (
     course_of,
     describe_run,
     followed_run,
-    last_checkpoint,
     measure_before,
+    run_trainer,
     trainer_arguments,
 )
 
@@ -130,17 +129,12 @@ def _train(
     arguments = CrossEncoderTrainingArguments(
         **trainer_arguments(
             folder,
+            settings,
             # The rows of all epochs are there, so this is one pass over them or less.
             steps=settings.steps or math.ceil(len(rows["query"]) / settings.lists_per_step),
-            steps_between_checkpoints=settings.steps_between_checkpoints,
         ),
         per_device_train_batch_size=share_of("lists_per_step", settings.lists_per_step),
-        learning_rate=settings.learning_rate,
         learning_rate_mapping={HEAD_PARAMETERS: settings.head_learning_rate},
-        warmup_steps=settings.warmup,
-        weight_decay=settings.weight_decay,
-        bf16=settings.precision == "bf16",
-        seed=settings.seed,
     )
     model.model_card_data.generate_widget_examples = False  # no card of the library's is written
     trainer = CrossEncoderTrainer(
@@ -151,6 +145,4 @@ def _train(
         evaluator=evaluator,
         callbacks=[Watcher(on_step, lambda progress: setattr(loss, "progress", progress))],
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    return trainer.state
+    return run_trainer(trainer, folder)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from training.trainer_settings import TrainerSettings
 
 
-class CrossEncoderSettings(BaseModel):
+class CrossEncoderSettings(TrainerSettings):
     """Settings of `training.cross_encoder.run.train_cross_encoder`; the defaults suit MiniLM on one CPU core."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     loss: Literal["listnet", "binary", "margin-mse"] = "listnet"
     sharpness: float = Field(5.0, gt=0)
@@ -25,28 +25,15 @@ class CrossEncoderSettings(BaseModel):
     cross_attention: float = Field(-2.5, le=0)
     """What is added to attention between query and document at the start; only for the similarity head."""
 
-    max_tokens: int = Field(160, ge=8, le=8192)
     candidates: int = Field(8, ge=2)
     """Candidates of a list that are scored in one step, drawn anew every epoch."""
     positives: int = Field(2, ge=1)
     """At most so many of them are of the better ones."""
-    epochs: int = Field(1, ge=1)
-    steps: int | None = Field(None, ge=1)
-    """Stop here, if the epochs have not ended before."""
     lists_per_step: int = Field(4, ge=1)
     learning_rate: float = Field(5e-5, gt=0)
     head_learning_rate: float = Field(5e-4, gt=0)
     """Of the head that the model did not have before."""
-    warmup: float = Field(0.1, ge=0, lt=1)
-    weight_decay: float = Field(0.01, ge=0)
     freeze_embeddings: bool = True
     """Token embeddings stay those of the model it starts from: less to train, and to ship."""
     layers: int | None = Field(None, ge=0)
     """Only so many of the last layers are trained, beside the head; all of them if None."""
-    precision: Literal["no", "bf16"] = "no"
-
-    dev_lists: int = Field(100, ge=1)
-    """Most held-out lists that a measurement looks at."""
-    steps_between_checkpoints: int = Field(100, ge=1)
-    """Also between measurements, because the best checkpoint is kept."""
-    seed: int = 0

@@ -138,8 +138,13 @@ def panels(
             )
         else:
             made = share_best(judged, teacher=encoder, documents=documents, words=words, seed=seed)
-        count = write_lists(out, made)
-    err.print(f"{out}: {count:,} lists")
+        found = list(made)
+    if not found:
+        raise InvalidInputError(
+            f"{len(judged):,} lists give no window of {documents} documents that tells a right one from a wrong one; "
+            "give more lists, or fewer --documents"
+        )
+    err.print(f"{out}: {write_lists(out, found):,} lists")
 
 
 @data.command()

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from training.ultr.losses import log_softmax
+
 SINKHORN_ITERATIONS = 50
 LOWEST = -1e9
 
@@ -112,9 +114,7 @@ def listnet(scores: Tensor, targets: Tensor, *, where: Tensor) -> Tensor:
     >>> round(listnet(torch.tensor([0.0, 0.0]), torch.tensor([4.0, 1.0]), where=both).item(), 4)  # ln 2
     0.6931
     """
-    wanted = targets.masked_fill(~where, LOWEST).softmax(dim=-1)
-    found = F.log_softmax(scores.masked_fill(~where, LOWEST), dim=-1)
-    loss = -(wanted * found.masked_fill(~where, 0.0)).sum(-1)
+    loss = -(log_softmax(targets, where=where).exp() * log_softmax(scores, where=where)).sum(-1)
     return _mean_over_lists(loss, targets, where=where)
 
 

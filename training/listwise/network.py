@@ -159,14 +159,20 @@ def load_network(path: str, settings: ListwiseSettings) -> tuple[ListwiseNetwork
     Raises
     ------
     ConfigError
-        If it cannot be loaded.
+        If it cannot be loaded, or has adapters of another rank.
     MissingExtraError
         If adapters are asked for and ``peft`` is not installed.
     """
     use_avx512_products()
     adapter = Path(path) / ADAPTER_FOLDER
     if settings.adapter_rank and adapter.is_dir():
-        path = json.loads((adapter / ADAPTER_FILE).read_text())["base_model_name_or_path"]
+        made = json.loads((adapter / ADAPTER_FILE).read_text())
+        if made["r"] != settings.adapter_rank:
+            raise ConfigError(
+                f"the adapters in {adapter} have rank {made['r']}, adapter_rank is {settings.adapter_rank}; make it "
+                "the same, or move that folder away to train new adapters on the whole model"
+            )
+        path = made["base_model_name_or_path"]
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(

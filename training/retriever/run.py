@@ -11,7 +11,6 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import MarginMSELoss, MultipleNegativesRankingLoss
 from sentence_transformers.util import pairwise_cos_sim
 from torch import Tensor, nn
-from transformers import PrinterCallback
 
 from rankers.errors import ConfigError, InvalidInputError, MissingExtraError
 from rankers.sources import resolve_model
@@ -28,8 +27,8 @@ from training.trainer_run import (
     course_of,
     describe_run,
     followed_run,
-    last_checkpoint,
     measure_before,
+    run_trainer,
     trainer_arguments,
 )
 
@@ -173,15 +172,10 @@ def _train(
     arguments = SentenceTransformerTrainingArguments(
         **trainer_arguments(
             folder,
+            settings,
             steps=min(steps, settings.steps or steps),
-            steps_between_checkpoints=settings.steps_between_checkpoints,
         ),
         per_device_train_batch_size=share_of("queries_per_step", settings.queries_per_step),
-        learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup,
-        weight_decay=settings.weight_decay,
-        bf16=settings.precision == "bf16",
-        seed=settings.seed,
     )
     model.model_card_data.generate_widget_examples = False  # no card of the library's is written
     trainer = SentenceTransformerTrainer(
@@ -192,6 +186,4 @@ def _train(
         evaluator=evaluator,
         callbacks=[Watcher(on_step)],
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    return trainer.state
+    return run_trainer(trainer, folder)

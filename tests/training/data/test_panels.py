@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from index.encoders import Encoder
+from rankers.errors import InvalidInputError
 from rankers.types import Document, Query
 from training.data.command import data
 from training.data.panels import build_panels, share_best
@@ -123,3 +124,12 @@ def test_the_command_writes_panels(lists: list[TrainingList], minilm: str, tmp_p
         assert result.exit_code == 0, result.output
         assert all(len(item.documents) == 2 for item in read_lists(out))
         assert f"{len(list(read_lists(out)))} lists" in " ".join(result.output.split())
+
+
+def test_lists_that_give_no_panel_are_refused(lists: list[TrainingList], tmp_path: Path) -> None:
+    write_lists(tmp_path / "lists.jsonl", lists)
+    arguments = [str(tmp_path / "lists.jsonl"), "--out", str(tmp_path / "none.jsonl"), "--meet", "by-chance"]
+    result = CliRunner().invoke(data, ["panels", *arguments, "--documents", "9"])
+    assert isinstance(result.exception, InvalidInputError)
+    assert "4 lists give no window of 9 documents" in str(result.exception)
+    assert not (tmp_path / "none.jsonl").exists()

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import training.listwise
-from rankers.errors import InvalidInputError
+from rankers.errors import ConfigError, InvalidInputError
 from rankers.listwise.prompt import PromptBuilder
 from rankers.listwise.template import load_template
 from rankers.llm.transformers_engine import TransformersEngine
@@ -177,6 +177,15 @@ def test_training_goes_on_with_the_same_adapters(
     merged = weights_of(first.path)
     for name, value in weights_of(tmp_path / "saved").items():
         torch.testing.assert_close(value, merged[name])
+
+
+def test_adapters_of_another_rank_are_refused(
+    tmp_path: Path, tiny_model: Path, colour_lists: list[TrainingList]
+) -> None:
+    write_lists(tmp_path / "lists.jsonl", colour_lists)
+    first = run(tmp_path, tiny_model)
+    with pytest.raises(ConfigError, match="have rank 4, adapter_rank is 8; make it the same"):
+        load_network(str(first.path), QUICK.model_copy(update={"adapter_rank": 8}))
 
 
 def test_bfloat16_trains_float32_adapters_on_weights_that_stay_as_they_are(
