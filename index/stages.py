@@ -124,12 +124,14 @@ class ServerSpec(_Spec):
 class _StageSpec(_Spec):
     """What any stage may say.
 
-    `both_orders` ranks every list as it comes and reversed, and orders by the mean of the two ranks. `incoming_weight`
-    is the share that the incoming scores have in the stage's. `calibration` is a file, relative to the model registry,
-    that makes the scores probabilities.
+    `excerpt_words` cuts longer documents to the sentences that share most with the query. `both_orders` ranks every
+    list as it comes and reversed, and orders by the mean of the two ranks. `incoming_weight` is the share that the
+    incoming scores have in the stage's. `calibration` is a file, relative to the model registry, that makes the scores
+    probabilities.
     """
 
     model: str
+    excerpt_words: int | None = Field(None, ge=1)
     both_orders: bool = False
     incoming_weight: float = Field(0.0, ge=0, lt=1)
     calibration: Path | None = None
@@ -249,9 +251,11 @@ class LtrSpec(_StageSpec):
     feature_set: str = "default"
 
     @model_validator(mode="after")
-    def _one_order(self) -> LtrSpec:
+    def _as_it_comes(self) -> LtrSpec:
         if self.both_orders:
             raise ValueError("both_orders shows lists reversed, and ranks are features of this stage; leave it out")
+        if self.excerpt_words is not None:
+            raise ValueError("excerpt_words cuts texts, and features of this stage count them whole; leave it out")
         return self
 
 
@@ -345,6 +349,10 @@ def load_ranker(spec: StageSpec, source: ModelSource, *, models_dir: Path, once:
         ranker: Ranker = load_learned(spec, source, models_dir=models_dir, once=once)
     else:
         ranker = _load(spec, source.path, once)
+    if spec.excerpt_words is not None:
+        from rankers.excerpts import ExcerptRanker
+
+        ranker = ExcerptRanker(ranker, words=spec.excerpt_words)
     if spec.both_orders:
         from rankers.consistency import BothOrders
 

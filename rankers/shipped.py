@@ -82,7 +82,9 @@ def assemble(folder: Path, base: Path, target: Path) -> None:
         adapters = target / ADAPTER_FOLDER
         adapters.mkdir()
         save_file(trained, adapters / ADAPTER_WEIGHTS, {"format": "pt"})
-        (adapters / ADAPTER_FILE).write_text(json.dumps(config | {"base_model_name_or_path": str(base)}, indent=2))
+        # Absolute: whoever goes on with the adapters need not start where they were put together.
+        config["base_model_name_or_path"] = str(base.resolve())
+        (adapters / ADAPTER_FILE).write_text(json.dumps(config, indent=2))
     else:
         weights |= trained
     for path in sorted(base.iterdir()):

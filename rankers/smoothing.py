@@ -9,7 +9,7 @@ AAAI 2020 (arXiv 1911.09272).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -136,7 +136,7 @@ class SmoothedRanker:
         # The choice depends on the numbers of words alone: the words themselves must not steer it.
         generator = np.random.default_rng(self._seed)
         return [
-            _shown(ranking, {document.id: self._thinned(document, generator) for document in ranking.documents})
+            ranking.with_documents({document.id: self._thinned(document, generator) for document in ranking.documents})
             for _ in range(self._samples)
         ]
 
@@ -197,10 +197,3 @@ def largest_substitution(gap: float, *, words: int, kept: int) -> int:
     while changed < words and gap > 2 * (1 - math.comb(words - changed - 1, kept) / math.comb(words, kept)):
         changed += 1
     return changed
-
-
-def _shown(ranking: Ranking, documents: Mapping[str, Document]) -> Ranking:
-    """Show other texts under the same order and scores, in the rankings before it too: no ranker finds the whole."""
-    items = tuple(replace(item, document=documents.get(item.document.id, item.document)) for item in ranking.items)
-    previous = None if ranking.previous is None else _shown(ranking.previous, documents)
-    return replace(ranking, items=items, previous=previous)

@@ -307,3 +307,9 @@ class Ranking:
     def top(self, k: int) -> Ranking:
         """Keep the first `k` places; a `k` above the length keeps all."""
         return self if k >= len(self.items) else replace(self, items=self.items[:k])
+
+    def with_documents(self, documents: Mapping[str, Document]) -> Ranking:
+        """Show other texts under the same order and scores, in the rankings before it too: no ranker finds the old."""
+        items = tuple(replace(item, document=documents.get(item.document.id, item.document)) for item in self.items)
+        previous = None if self.previous is None else self.previous.with_documents(documents)
+        return replace(self, items=items, previous=previous)

@@ -179,6 +179,15 @@ def test_a_stage_may_share_with_what_came_in(loaded: Loaded, tmp_path: Path, min
     assert shared.evidence == alone.evidence
 
 
+def test_a_stage_may_read_excerpts(loaded: Loaded, tmp_path: Path, minilm: str) -> None:
+    spec = STAGE.validate_python({"kind": "late-interaction", "model": minilm, "excerpt_words": 2})
+    result = ranker_of(spec, tmp_path, loaded).rank([RANKING])[0]
+    assert {d.id: d for d in result.documents} == {d.id: d for d in RANKING.documents}
+    assert any(reading.truncated for reading in result.evidence.readings.values())
+    with pytest.raises(ValidationError, match="excerpt_words cuts texts, and features"):
+        STAGE.validate_python({"kind": "ltr", "model": "ranker", "excerpt_words": 2})
+
+
 def test_a_completions_server_runs_the_model(tmp_path: Path) -> None:
     byte_tokenizer().save_pretrained(str(tmp_path / "tokenizer"))
     wording = {"system": "Rank.", "user": "{query}\n{passages}", "passage": "[{label}] {text}", "answer": "["}

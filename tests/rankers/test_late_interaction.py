@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
 from rankers.errors import ConfigError, InvalidInputError
-from rankers.late_interaction import LateInteractionScorer, maxsim, split_sentences, token_maxima
+from rankers.late_interaction import LateInteractionScorer, maxsim, token_maxima
 from rankers.pointwise import PointwiseRanker
 from rankers.protocols import Scorer
+from rankers.sentences import split_sentences
 from rankers.token_vectors import SentenceTransformerTokens, TokenVectors, cluster_vectors
 from rankers.types import Document, Query, Ranking, Reading, ScoreKind
 

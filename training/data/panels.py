@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from rankers.excerpts import excerpt
 from rankers.types import Document, Query
 from training.data.training_list import TrainingList
 
@@ -57,7 +58,7 @@ def build_panels(
     queries
         Most queries of a panel.
     words
-        Words of a passage that are kept.
+        Words of a passage that are kept: those that say most to the list's own query.
     step
         Targets are rounded down to multiples of this, so that what the teacher hardly tells apart is a tie; 0 keeps
         them as they are. Queries for which all is a tie are left out.
@@ -78,7 +79,7 @@ def build_panels(
             holders[document.id].append(item)
     for done, item in enumerate(lists, start=1):
         shown = _shown(item, documents)
-        passages = [Document(d.id, " ".join(d.text.split()[:words])) for d in shown]
+        passages = excerpt(item.query, [Document(d.id, d.text) for d in shown], words=words)
         asked = _queries(item, shown, holders, queries, random)
         cosines = _cosines(teacher, [query for query, _ in asked], passages)
         for (query, grades), row in zip(asked, cosines, strict=True):
@@ -116,7 +117,7 @@ def share_best(
     documents
         Documents that are shown together.
     words
-        Words of a passage that are kept.
+        Words of a passage that are kept: those that say most to its query.
     seed
         Draws which documents meet.
 
@@ -157,16 +158,17 @@ def _pairs(lists: Sequence[TrainingList], words: int) -> list[tuple[Query, Docum
     for item in lists:
         i = max(range(len(item.targets)), key=lambda i: item.targets[i])
         if item.targets[i] > 0:
-            pairs.setdefault(item.documents[i].id, (item.query, _cut(item.documents[i], words)))
+            pairs.setdefault(item.documents[i].id, (item.query, _cut(item.query, item.documents[i], words)))
     for document in (document for item in lists for document in item.documents):
         if document.title and document.text:
             query = Query(f"title-{document.id}", document.title)
-            pairs.setdefault(document.id, (query, _cut(Document(document.id, document.text), words)))
+            pairs.setdefault(document.id, (query, _cut(query, Document(document.id, document.text), words)))
     return list(pairs.values())
 
 
-def _cut(document: Document, words: int) -> Document:
-    return Document(document.id, " ".join(document.content.split()[:words]))
+def _cut(query: Query, document: Document, words: int) -> Document:
+    (cut,) = excerpt(query, [document], words=words)
+    return Document(document.id, cut.content)
 
 
 def _shown(item: TrainingList, count: int) -> list[Document]:

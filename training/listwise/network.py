@@ -173,6 +173,8 @@ def load_network(path: str, settings: ListwiseSettings) -> tuple[ListwiseNetwork
                 "the same, or move that folder away to train new adapters on the whole model"
             )
         path = made["base_model_name_or_path"]
+    if Path(path).is_dir():
+        path = str(Path(path).resolve())  # the adapters remember it, and whoever goes on with them may start elsewhere
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(

@@ -104,6 +104,18 @@ def test_what_is_about_as_good_is_right_too(lists: list[TrainingList], teacher: 
     assert list(share_best(only, teacher=teacher, documents=2)) == []  # both are right for both
 
 
+def test_passages_are_cut_to_what_the_query_asks_about(lists: list[TrainingList], teacher: Encoder) -> None:
+    words = "It rained. " * 30
+    documents = [Document(d.id, f"{words} {d.text}. {words}") for d in lists[0].documents]
+    long = [TrainingList(item.query, tuple(documents), item.targets, "made") for item in lists]
+    query = Query("q-salt", "what is salty?")
+    judged = TrainingList(query, tuple(documents), (0.0, 0.0, 0.0, 1.0), "made")
+    (shared, *_) = (item for item in share_best([judged, *long[:3]], documents=4, words=12) if item.query == query)
+    assert "the sea is salty and deep." in next(d.text for d in shared.documents if d.id == "sea")
+    panel = next(build_panels([judged], teacher, documents=4, queries=2, words=12))
+    assert "the sea is salty and deep." in next(d.text for d in panel.documents if d.id == "sea")
+
+
 def test_small_differences_are_ties(lists: list[TrainingList], teacher: Encoder) -> None:
     fine = list(build_panels(lists, teacher, documents=4, queries=4))
     coarse = list(build_panels(lists, teacher, documents=4, queries=4, step=0.5))
