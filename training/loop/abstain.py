@@ -12,7 +12,7 @@ from training.loop.learners import learner_named
 from training.loop.settings import LearnerName
 from training.ultr.cross_fitting import CrossFitted, cross_fit
 from training.ultr.identify import clicked_alike, identifiability, shown_order_share
-from training.ultr.learner import FittedRanker, Learner
+from training.ultr.learner import FittedRanker, Learner, settings_of
 from training.ultr.lists import ClickLists
 
 LEAST_SESSIONS_PER_LIST = 10
@@ -187,7 +187,7 @@ def learn(
     name
         The learner asked for.
     warm_start
-        A ranker to go on from, if it came from the learner that is used in the end.
+        A ranker to go on from, if it came from the learner that is used in the end, with the same settings.
     unseen
         A log over the same rows and queries, which may go on: its queries are scored by rankers that have not learned
         from them, which tells whether the order that was shown is beaten on other queries too. It takes
@@ -209,7 +209,7 @@ def learn(
 
     def fit(by: LearnerName) -> FittedRanker:
         learner = make(by)
-        same = warm_start is not None and warm_start.settings.get("learner") == type(learner).__name__
+        same = warm_start is not None and warm_start.settings == settings_of(learner)
         return learner.fit(lists, warm_start=warm_start if same else None, seed=seed)
 
     def elsewhere(by: LearnerName) -> CrossFitted:

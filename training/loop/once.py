@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -43,6 +44,7 @@ from training.loop.gate import (
     decide,
 )
 from training.loop.judged import learned_stage, measure_judged
+from training.loop.learners import learner_named
 from training.loop.report import write_report
 from training.loop.runs import FINISHED, Run, Runs
 from training.loop.settings import LoopSettings
@@ -200,6 +202,7 @@ class _Turn:
                 unseen=whole_log(evidence) if self._live is None else None,
                 trust=self._trust_before(),
                 seed=self._settings.seed,
+                make=partial(learner_named, scorer=self._settings.scorer),
             )
             shutil.rmtree(self._run.folder / CANDIDATE, ignore_errors=True)
             learned.ranker.save(self._run.folder / CANDIDATE)

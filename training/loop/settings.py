@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rankers.errors import ConfigError
 
 LearnerName = Literal[
     "dla", "dla-trees", "regression-em", "regression-em-trust", "pairwise", "naive", "lightgbm", "xgboost"
 ]
+ScorerName = Literal["mlp", "linear"]
+OF_TREES: tuple[LearnerName, ...] = ("dla-trees", "lightgbm", "xgboost")
 
 
 class _Part(BaseModel):
@@ -98,6 +100,8 @@ class LoopSettings(_Part):
         Where runs are kept; what is exported of the log is deleted when a run ends.
     learner
         How to learn.
+    scorer
+        Network with two hidden layers, or with none; also where the loop falls back to another learner.
     held_out
         Share of the time, from the end, whose clicks decide and are not learned from.
     window_days
@@ -115,11 +119,20 @@ class LoopSettings(_Part):
     config: Path = Path("shortlist.yaml")
     work_dir: Path = Path("var/loop")
     learner: LearnerName = "dla"
+    scorer: ScorerName = "mlp"
     held_out: float = Field(0.3, gt=0, lt=1)
     window_days: float | None = Field(None, gt=0)
     warm_start: bool = False
     seed: int = Field(0, ge=0)
     gate: Gate = Gate()
+
+    @model_validator(mode="after")
+    def _trees_have_no_scorer(self) -> LoopSettings:
+        if self.scorer == "linear" and self.learner in OF_TREES:
+            raise ValueError(
+                f"scorer is 'linear' and learner {self.learner!r} makes trees; leave the scorer out, or learn with dla"
+            )
+        return self
 
 
 def load_settings(path: Path) -> LoopSettings:

@@ -6,7 +6,7 @@ Letters in shapes: n sessions, L places, N judged documents.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -295,3 +295,40 @@ def simulate_clicks(
         numbers = generator.integers(len(lists.rows), size=min(SESSIONS_AT_ONCE, sessions - start))
         counter.add(numbers, model.clicks(chances[numbers], lists.slots[numbers], generator))
     return counter.counted()
+
+
+def simulate_clicks_by_place(
+    lists: ClickLists,
+    attractive: npt.NDArray[np.float64],
+    examination: npt.NDArray[np.float64],
+    *,
+    sessions: int,
+    seed: int,
+    patterns: bool = True,
+) -> ClickLists:
+    """Let position-based users come whose examination depends on more than the slot: on the list, on neighbours.
+
+    Parameters
+    ----------
+    lists
+        What is shown; clicks they already have stay.
+    attractive
+        float64 [N], chance of a click on each row of the features once examined.
+    examination
+        float64 [S, L], chance that each place of each list is looked at.
+    sessions
+        How many come; each for a list drawn uniformly.
+    seed
+        Of all draws.
+    patterns
+        Whether to keep which places were clicked together.
+
+    Returns
+    -------
+    ClickLists
+        Collapsed; slots are those of `lists`.
+    """
+    numbered = replace(lists, slots=np.arange(lists.rows.size).reshape(lists.rows.shape))
+    users = PositionBased(examination.reshape(-1))
+    clicked = simulate_clicks(numbered, attractive, users, sessions=sessions, seed=seed, patterns=patterns)
+    return replace(clicked, slots=lists.slots)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from rankers.errors import ConfigError, InvalidInputError, NotFoundError
@@ -84,6 +85,17 @@ def test_the_next_candidate_is_held_against_the_live_one(shop: Path) -> None:
     assert checks["examination as before"].holds
     assert not checks["better by clicks"].holds, "the same users teach nothing new"
     assert second.live == first.live
+
+
+def test_a_linear_scorer_is_learned_where_the_file_says_so_and_after_another_starts_anew(shop: Path) -> None:
+    visit(shop, sessions=25, seed=1)
+    first = Loop(settings_of(shop)).turn()
+    (shop / "loop.yaml").write_text((shop / "loop.yaml").read_text() + "scorer: linear\nwarm_start: true\n")
+    visit(shop, sessions=25, seed=2, days=30)
+    second = Loop(settings_of(shop)).turn()
+    learned = [shop / "var" / "loop" / "ranker" / each.run / "candidate" for each in (first, second)]
+    layers = [sum(name.endswith("weight") for name in load_file(path / "weights.safetensors")) for path in learned]
+    assert layers == [3, 1]
 
 
 def test_an_empty_log_says_what_to_do(shop: Path) -> None:

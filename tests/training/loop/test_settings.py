@@ -39,6 +39,8 @@ def test_other_databases_are_left_alone(tmp_path: Path) -> None:
         ("model: m\nheld_out: 1.5", "held_out"),
         ("model: [", "cannot be used"),
         ("model: m\ngates: {}", "gates"),
+        ("model: m\nscorer: deep", "scorer"),
+        ("model: m\nlearner: lightgbm\nscorer: linear", "'lightgbm' makes trees"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from rankers.errors import InvalidInputError
 from rankers.ltr.models import load_numeric_ranker
 from training.ultr.catboost_learner import CatBoostYetiRank
+from training.ultr.context import Context, ContextDla
 from training.ultr.dla import Dla
 from training.ultr.em import RegressionEm
 from training.ultr.fitting import NetworkSettings
@@ -33,6 +34,7 @@ CURVE = examination_curve(PLACES)
 LEARNERS: dict[str, Callable[[], Learner]] = {
     "dla": lambda: Dla(network=NETWORK),
     "dla, gradient": lambda: Dla(network=NETWORK, examination="gradient"),
+    "dla, context": lambda: ContextDla(Context(of_previous=("f",)), network=NETWORK),
     "ipw": lambda: Ipw(CURVE, network=NETWORK),
     "naive": lambda: Naive(network=NETWORK),
     "regression-em": lambda: RegressionEm(network=NETWORK),
@@ -113,7 +115,7 @@ def test_a_log_without_clicks_is_refused(learner: Callable[[], Learner], clicked
         learner().fit(silent)
 
 
-@pytest.mark.parametrize("name", ["dla", "dla, gradient", "regression-em", "lightgbm dla"])
+@pytest.mark.parametrize("name", ["dla", "dla, gradient", "dla, context", "regression-em", "lightgbm dla"])
 def test_what_learns_examination_finds_the_curve(name: str, clicked: ClickLists) -> None:
     found = LEARNERS[name]().fit(clicked, seed=0).propensities
     assert found is not None

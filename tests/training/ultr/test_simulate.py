@@ -18,6 +18,7 @@ from training.ultr.simulate import (
     fit_production,
     shown_lists,
     simulate_clicks,
+    simulate_clicks_by_place,
 )
 from training.ultr.svmlight import JudgedLists
 
@@ -102,3 +103,12 @@ def test_production_is_better_than_chance() -> None:
     lists = judged()
     scores = fit_production(lists, seed=0).score(lists.features)
     assert np.corrcoef(scores, lists.labels)[0, 1] > 0.3
+
+
+def test_examination_may_differ_between_lists() -> None:
+    lists = shown_lists(judged(queries=2), np.arange(24.0), places=4)
+    examination = np.stack([CURVE, CURVE[::-1]])
+    attractive = np.full(24, 0.8)
+    clicked = simulate_clicks_by_place(lists, attractive, examination, sessions=SESSIONS, seed=0)
+    np.testing.assert_allclose(clicked.clicks / clicked.shown[:, None], 0.8 * examination, atol=0.01)
+    np.testing.assert_array_equal(clicked.slots, lists.slots)
