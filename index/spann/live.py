@@ -378,6 +378,7 @@ class SpannIndex:
                     f"and no merge made room within {self._write_timeout_s:g} s; write more slowly, or wait for longer",
                     retry_after_s=RETRY_S,
                 )
+            self._check_writable()  # being closed may be why the merge failed
             if self._background.error is not None:
                 reason = self._background.error
                 raise StorageError(

@@ -8,6 +8,7 @@ cache, which it takes back when memory is short.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 SCANNED_HEADS = 65_536
 """Up to so many heads are scanned as codes; over that they are the nodes of a graph."""
@@ -23,6 +24,10 @@ MERGE_ROWS = 4096
 MOST_DELTA = 4
 """Writes wait for a merge once the delta buffer would hold so many times the rows from which it is merged."""
 LEAST_DELTA_ROWS = 256
+COPIES = 2.8
+"""Postings a vector is in, in the mean over sentence embeddings with 8 replicas."""
+POSTED_ROW_BYTES = 8
+PAGE_BYTES = 4096
 DELTA_SHARE = 0.25
 """Part of a budget that the delta buffer gets at most."""
 
@@ -39,6 +44,17 @@ def affordable_heads(space: float, dimensions: int, codec: str) -> int:
     if scanned <= SCANNED_HEADS:
         return max(0, scanned)
     return max(SCANNED_HEADS, math.floor(space / _head_bytes(SCANNED_HEADS + 1, dimensions)))
+
+
+def fastest_codec(heads: int, rows: int, dimensions: int) -> Literal["pq", "sq8"]:
+    """Say which codec answers soonest in a segment with so many heads.
+
+    ``pq`` scans whole blocks of 32 codes, however few a posting has, and its codes need more candidates compared
+    exactly. So ``sq8`` is faster where memory is ample: where one of its postings is a page of the disk or less
+    (benchmarks/RESULTS.md, "Codecs"). ``rabitq`` and ``float32`` were not the fastest at any number of heads.
+    """
+    posting = COPIES * rows / max(1, heads) * (dimensions + POSTED_ROW_BYTES)
+    return "sq8" if posting <= PAGE_BYTES else "pq"
 
 
 def delta_bytes(rows: int, dimensions: int) -> int:

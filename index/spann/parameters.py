@@ -15,6 +15,7 @@ Codec = Literal["pq", "sq8", "float32", "rabitq"]
 """How a posting keeps a vector: two bits per number in blocks that are scanned in registers; one byte per number; as it
 is; or one bit per number (Gao, Long, "RaBitQ", SIGMOD 2024)."""
 
+DEFAULT_CODEC: Codec = "pq"
 HEAD_RATIO = 0.04
 SMALLEST_HEAD_RATIO = 0.002
 GREATEST_HEAD_RATIO = 0.16
@@ -31,12 +32,13 @@ class SpannParameters:
     metric
         What a score is; greater is better in all three.
     codec
-        How postings keep vectors.
+        How postings keep vectors. None: what `max_memory_mb` makes the fastest, see `index.spann.memory.fastest_codec`,
+        for each segment when it is built; without a budget, ``pq``.
     head_ratio
         Heads per vector, over 0 and at most 1. None: what `max_memory_mb` allows, at most 0.16; without either, 0.04.
     max_memory_mb
-        Memory a search may hold, in 10^6 bytes: see `index.spann.memory`. Decides the head ratio if that is None, and
-        how many rows the delta buffer may have.
+        Memory a search may hold, in 10^6 bytes: see `index.spann.memory`. Decides the head ratio and the codec where
+        they are None, and how many rows the delta buffer may have.
     replicas
         Most postings a vector is in, 1 to 32. More find more per posting read, for more disk.
     rng_factor
@@ -49,7 +51,7 @@ class SpannParameters:
     """
 
     metric: Metric = "ip"
-    codec: Codec = "pq"
+    codec: Codec | None = None
     head_ratio: float | None = None
     max_memory_mb: float | None = None
     replicas: int = 8
@@ -59,7 +61,8 @@ class SpannParameters:
 
     def __post_init__(self) -> None:
         _check_choice("metric", self.metric, get_args(Metric))
-        _check_choice("codec", self.codec, get_args(Codec))
+        if self.codec is not None:
+            _check_choice("codec", self.codec, get_args(Codec))
         if self.head_ratio is not None and not 0 < self.head_ratio <= 1:
             raise InvalidInputError(f"head_ratio must be in (0, 1], got {self.head_ratio}", field="head_ratio")
         if self.max_memory_mb is not None and not 0 < self.max_memory_mb < math.inf:
@@ -103,20 +106,20 @@ class SpannParameters:
         if self.max_memory_mb is None:
             return count
         space = self._space(self.max_memory_mb * 1e6, vectors, dimensions)
-        affordable = memory.affordable_heads(space, dimensions, self.codec)
+        affordable = memory.affordable_heads(space, dimensions, self.codec_or_default)
         least = math.ceil((self.head_ratio or SMALLEST_HEAD_RATIO) * vectors)
         if affordable < least:
-            needed = memory.least_budget_mb(vectors, least, dimensions, self.codec)
+            needed = memory.least_budget_mb(vectors, least, dimensions, self.codec_or_default)
             raise InvalidInputError(
                 f"{vectors:,} vectors of {dimensions} dimensions need max_memory_mb of at least {needed:.1f}, "
                 f"got {self.max_memory_mb:g}",
                 field="max_memory_mb",
             )
-        spared = memory.affordable_heads((1 - SPARE) * space, dimensions, self.codec)
+        spared = memory.affordable_heads((1 - SPARE) * space, dimensions, self.codec_or_default)
         return max(least, min(spared, count))
 
     def for_segment(self, rows: int, dimensions: int, *, vectors: int, others: int) -> SpannParameters:
-        """Fix the number of heads of one segment of an index, so that all together keep to `max_memory_mb`.
+        """Fix the heads and the codec of one segment of an index, so that all together keep to `max_memory_mb`.
 
         Parameters
         ----------
@@ -132,7 +135,7 @@ class SpannParameters:
         Returns
         -------
         SpannParameters
-            With a `head_ratio`; these where there is no budget.
+            With a `codec`, and where there is a budget with a `head_ratio` instead of it.
 
         Raises
         ------
@@ -140,20 +143,44 @@ class SpannParameters:
             If the others leave too little, or there is too little for all.
         """
         if self.max_memory_mb is None:
-            return self
+            return self.with_codec(rows, dimensions)
         share = self.heads(vectors, dimensions) / vectors * rows
         space = self._space(self.max_memory_mb * 1e6, vectors, dimensions) - others
-        left = memory.affordable_heads(space, dimensions, self.codec)
+        left = memory.affordable_heads(space, dimensions, self.codec_or_default)
         if left < SMALLEST_HEAD_RATIO * rows:
             raise InvalidInputError(
                 f"{rows:,} rows cannot be a segment of their own within max_memory_mb of {self.max_memory_mb:g}"
             )
         heads = max(1, min(left, math.ceil(share)))
-        return replace(self, head_ratio=(heads - 0.5) / rows, max_memory_mb=None)
+        codec = self.codec or memory.fastest_codec(heads, rows, dimensions)
+        return replace(self, codec=codec, head_ratio=(heads - 0.5) / rows, max_memory_mb=None)
+
+    def with_codec(self, rows: int, dimensions: int) -> SpannParameters:
+        """Name the codec of a segment of so many rows, where none is named; raises what `heads` raises.
+
+        Examples
+        --------
+        >>> SpannParameters().with_codec(100_000, 96).codec
+        'pq'
+        >>> SpannParameters(max_memory_mb=3).with_codec(100_000, 96).codec
+        'pq'
+        >>> SpannParameters(max_memory_mb=12).with_codec(100_000, 96).codec
+        'sq8'
+        """
+        if self.codec is not None:
+            return self
+        if self.max_memory_mb is None:
+            return replace(self, codec=DEFAULT_CODEC)
+        return replace(self, codec=memory.fastest_codec(self.heads(rows, dimensions), rows, dimensions))
 
     def delta_rows(self, dimensions: int) -> int | None:
         """Say how many rows of so many dimensions `max_memory_mb` allows in the delta buffer; None if there is none."""
         return None if self.max_memory_mb is None else memory.delta_rows(self.max_memory_mb * 1e6, dimensions)
+
+    @property
+    def codec_or_default(self) -> Codec:
+        """The codec that is named, else ``pq``: of those that a budget chooses from, the one that holds the most."""
+        return self.codec or DEFAULT_CODEC
 
     def _space(self, budget: float, vectors: int, dimensions: int) -> float:
         """Bytes of a budget that are left for heads and codecs."""

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from index.spann.codecs import BLOCK_VECTORS, encode, interleave, is_interleaved, rotated
 from index.spann.durable import whole_file
 from index.spann.kernels import FaissIndex, faiss
-from index.spann.vectors import PAGE_BYTES, MappedFile
+from index.spann.memory import PAGE_BYTES
+from index.spann.vectors import MappedFile
 
 POSTINGS_FILE = "postings.bin"
 DIRECTORY_FILE = "postings.u64"

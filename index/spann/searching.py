@@ -14,9 +14,10 @@ import numpy.typing as npt
 from index.spann.codecs import CODEC_FILE, codec_bytes, open_codec, open_rotation, rotated
 from index.spann.heads import HeadIndex
 from index.spann.kernels import faiss
+from index.spann.memory import PAGE_BYTES
 from index.spann.parameters import Effort, SpannParameters
 from index.spann.postings import Postings
-from index.spann.vectors import PAGE_BYTES, RawVectors
+from index.spann.vectors import RawVectors
 
 COPIES = 2
 """Codes asked for per candidate, because a vector is in several postings."""

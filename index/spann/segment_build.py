@@ -68,6 +68,8 @@ def build_segment(
     if (folder / SEGMENT_FILE).exists():
         raise InvalidInputError(f"{folder} holds a finished segment, which never changes; build into another folder")
     progress = on_progress or _no_progress
+    if len(vectors) > EXACT_VECTORS:
+        parameters = parameters.with_codec(len(vectors), vectors.dimensions)
     _begin(folder, vectors, parameters)
     if not (folder / VECTORS_FILE).exists():
         _write_vectors(folder, vectors, parameters.metric, progress)
@@ -165,7 +167,7 @@ def _write_structures(folder: Path, dimensions: int, parameters: SpannParameters
         nearest = HeadIndex.build(chosen, "l2")
         with whole_file(folder / CLOSURE_FILE) as part:
             _closure(vectors, nearest, parameters, progress).tofile(part)
-    rotation = codecs.prepare_rotation(folder, parameters.codec, dimensions, seed=parameters.seed)
+    rotation = codecs.prepare_rotation(folder, parameters.codec_or_default, dimensions, seed=parameters.seed)
     if not (folder / heads.VECTORS_FILE).exists():
         HeadIndex.build(codecs.rotated(rotation, chosen), metric).save(folder)
     head_index = HeadIndex.open(folder, dimensions, metric)
@@ -206,8 +208,7 @@ def _trained(
     random = np.random.default_rng(parameters.seed)
     rows = np.sort(random.choice(len(vectors), min(TRAINING_VECTORS, len(vectors)), replace=False))
     sample = codecs.rotated(rotation, np.ascontiguousarray(vectors[rows]))
-    if codecs.encodes_residuals(parameters.codec, parameters.metric):
+    codec = parameters.codec_or_default
+    if codecs.encodes_residuals(codec, parameters.metric):
         sample = sample - head_index.array[closure[rows, 0]]
-    return codecs.train_codec(
-        np.ascontiguousarray(sample), head_index, parameters.codec, parameters.metric, seed=parameters.seed
-    )
+    return codecs.train_codec(np.ascontiguousarray(sample), head_index, codec, parameters.metric, seed=parameters.seed)

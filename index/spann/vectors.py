@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from index.spann.kernels import faiss
+from index.spann.memory import PAGE_BYTES
 from index.spann.parameters import Metric
 from rankers.errors import InvalidInputError
-
-PAGE_BYTES = 4096
 
 
 class VectorStream(Protocol):

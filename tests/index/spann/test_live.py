@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,8 @@ import pytest
 from index.spann.building import build_index, restore
 from index.spann.check import check
 from index.spann.live import SpannIndex
-from index.spann.merging import build_segment, choose
-from index.spann.parameters import Metric, SpannParameters
+from index.spann.merging import choose
+from index.spann.parameters import Codec, Metric, SpannParameters
 from index.spann.parts import Part, SegmentSource
 from index.spann.vectors import ArrayStream
 from rankers.errors import InvalidInputError, NotReadyError, OverloadedError, StorageError
@@ -237,6 +235,29 @@ def test_recall_after_updates_and_a_merge_is_that_of_a_fresh_build(tmp_path: Pat
         assert merged >= recall(fresh, queries, [{held[kept[i]] for i in row} for row in true]) - 0.005
 
 
+@pytest.mark.parametrize("codec", ["rabitq", "sq8"])
+def test_merges_snapshots_and_repairs_keep_the_codec(tmp_path: Path, codec: Codec) -> None:
+    def codecs(index: SpannIndex) -> list[Codec | None]:
+        return [source.segment.parameters.codec for source in index.segments]
+
+    root, more = tmp_path / "index", [f"x{i}" for i in range(3000)]
+    rows: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in names(2500)]
+    parameters = SpannParameters(metric="cosine", codec=codec, max_memory_mb=0.5)
+    build_index(root, rows, ArrayStream(drawn(2500)), parameters=parameters)
+    with SpannIndex.open(root, merge_rows=None) as index:
+        index.add(more, drawn(3000, seed=1))
+        index.merge(full=True)
+        index.snapshot(tmp_path / "snapshot")
+        assert (len(index), codecs(index)) == (5500, [codec])
+    next(root.glob("segments/*/vectors/postings.bin")).unlink()
+    assert any(finding.repaired for finding in check(root, repair=True))
+    restore(tmp_path / "snapshot", tmp_path / "again")
+    for folder in (root, tmp_path / "again"):
+        with SpannIndex.open(folder, verify=True) as index:
+            assert codecs(index) == [codec]
+            assert [hits[0][0] for hits in index.search(drawn(3000, seed=1)[::500], 1)] == more[::500]
+
+
 def recall(index: SpannIndex, queries: Vectors, true: Sequence[set[str]]) -> float:
     found = index.search(queries, 10)
     return float(np.mean([len(names & {n for n, _ in row}) / 10 for names, row in zip(true, found, strict=True)]))
@@ -259,116 +280,6 @@ def test_segments_of_like_size_are_merged_together(tmp_path: Path) -> None:
         assert sizes((2000, 0), new=1) == [2000]
         assert sizes((50_000, 20_000), (9000, 0), new=1) == [50_000]
         assert sizes((50_000, 0), (3000, 0), new=0, full=True) == [50_000, 3000]
-
-
-def test_the_delta_buffer_is_merged_in_the_background(root: Path) -> None:
-    with SpannIndex.open(root, merge_rows=20) as index:
-        for i in range(100):
-            index.replace([f"x{i}"], drawn(1, seed=i))
-        index.replace(["y"], drawn(1))
-        ends_at = time.monotonic() + 20
-        while index.delta_rows >= 20 and time.monotonic() < ends_at:
-            time.sleep(0.01)
-            index.replace(["y"], drawn(1))
-        assert len(index) == 151
-        assert index.delta_rows < 50
-        assert index.merge_error is None
-    assert check(root) == []
-
-
-class SlowMerges:
-    """Builds the segments of merges only once it may, or is told to stop; raises `error` if there is one."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.may_go_on = threading.Event()
-        self.error: Exception | None = None
-        self._build = build_segment
-        monkeypatch.setattr("index.spann.live.build_segment", self)
-
-    def __call__(self, *arguments: Any) -> None:
-        while not self.may_go_on.wait(0.01):
-            arguments[-1]()  # raises when the index is closed
-        if self.error is not None:
-            raise self.error
-        self._build(*arguments)
-
-
-def add_one_by_one(index: SpannIndex, count: int) -> None:
-    for i in range(count):
-        index.add([f"x{i}"], drawn(1, seed=i))
-
-
-def test_writes_that_outrun_merges_are_refused_in_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    merges = SlowMerges(monkeypatch)
-    with SpannIndex.open(root, merge_rows=10, write_timeout_s=0.1) as index:
-        add_one_by_one(index, 40)
-        with pytest.raises(OverloadedError, match=r"has 40 rows of at most 40, and no merge made room within 0.1 s"):
-            index.add(["y"], drawn(1))
-        assert (len(index), index.delta_rows) == (90, 40)
-        assert index.delete(["x3"]) == 1  # which takes no room
-        merges.may_go_on.set()
-    with SpannIndex.open(root, merge_rows=10) as index:
-        index.add(["y"], drawn(1))  # which waits until there is room
-        index.settle()
-        assert (len(index), index.delta_rows) == (90, 1)
-        index.add([f"z{i}" for i in range(200)], drawn(200))  # more than fits, once there is nothing else
-        assert len(index) == 290
-    assert check(root) == []
-
-
-def test_the_delta_buffer_stays_bounded_whatever_writers_do(root: Path) -> None:
-    most: list[int] = []
-
-    def write(index: SpannIndex, writer: int) -> None:
-        for i in range(60):
-            index.replace([f"w{writer}-{i}-{j}" for j in range(3)], drawn(3, seed=i))
-            most.append(index.delta_rows)
-
-    with SpannIndex.open(root, merge_rows=15) as index:
-        threads = [threading.Thread(target=write, args=(index, number)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert (len(index), index.merge_error) == (50 + 4 * 60 * 3, None)
-    assert len(most) == 4 * 60
-    assert max(most) <= 60
-    assert check(root) == []
-
-
-def test_writes_say_why_merges_make_no_room(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    merges = SlowMerges(monkeypatch)
-    merges.error = OSError(28, "No space left on device")
-    merges.may_go_on.set()
-    with SpannIndex.open(root, merge_rows=10) as index:
-        with pytest.raises(StorageError, match=r"is full and cannot be merged: .*No space left"):
-            add_one_by_one(index, 100)
-        assert index.delta_rows == 40
-        failed = index.merge_error
-        assert isinstance(failed, StorageError)
-        merges.error = None
-        index.add(["y"], drawn(1))
-        assert index.merge_error is None
-        assert len(index) == 91
-
-
-def test_a_write_that_waits_ends_when_the_index_is_closed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    SlowMerges(monkeypatch)
-    said: list[str] = []
-
-    def write(index: SpannIndex) -> None:
-        try:
-            index.add([f"y{i}" for i in range(5)], drawn(5))
-        except NotReadyError as error:
-            said.append(str(error))
-
-    with SpannIndex.open(root, merge_rows=10) as index:
-        index.add([f"x{i}" for i in range(38)], drawn(38))
-        writer = threading.Thread(target=write, args=(index,))
-        writer.start()
-    writer.join()
-    assert len(said) == 1
-    assert "has been closed" in said[0]
 
 
 def test_many_deletions_are_merged_too(root: Path) -> None:

@@ -95,6 +95,47 @@ def test_more_memory_gives_more_heads(tmp_path: Path) -> None:
     assert 0 < heads[0] < heads[1] < heads[2] <= 960
 
 
+def test_the_budget_chooses_the_codec_unless_one_is_named(tmp_path: Path) -> None:
+    def codecs(**given: object) -> list[Codec | None]:
+        root = built(tmp_path / str(len(list(tmp_path.iterdir()))), 6000, **given)
+        with SpannIndex.open(root, read_only=True) as index:
+            return [source.segment.parameters.codec for source in index.segments]
+
+    assert codecs() == ["pq"]
+    assert codecs(max_memory_mb=0.18) == ["pq"]
+    assert codecs(max_memory_mb=0.4) == ["sq8"]
+    assert codecs(max_memory_mb=0.4, codec="rabitq") == ["rabitq"]
+
+
+def test_segments_of_several_codecs_are_one_index(tmp_path: Path) -> None:
+    """An index that grows has fewer heads per vector of the same budget, and so another codec from then on."""
+    first, more, budget = cloud(12_000, D), cloud(2700, D, seed=1), 0.225
+
+    def codecs(index: SpannIndex) -> list[Codec | None]:
+        return [source.segment.parameters.codec for source in index.segments]
+
+    def found(index: SpannIndex) -> list[str]:
+        queries = np.concatenate((first[::3000], more[::900]))
+        return [hits[0][0] for hits in index.search(queries, 1)]
+
+    expected = [*(f"d{i}" for i in range(0, 12_000, 3000)), *(f"n{i}" for i in range(0, 2700, 900))]
+    root = built(tmp_path / "i", 12_000, max_memory_mb=budget, metric="cosine")
+    with SpannIndex.open(root, merge_rows=None) as index:
+        assert codecs(index) == ["sq8"]
+        index.add([f"n{i}" for i in range(2700)], more)
+        index.merge()
+        assert codecs(index) == ["sq8", "pq"]
+        assert index.memory_bytes <= budget * 1e6
+        assert found(index) == expected
+        index.snapshot(tmp_path / "snapshot")
+    assert check(root) == []
+    with SpannIndex.open(tmp_path / "snapshot", verify=True) as index:
+        assert (codecs(index), found(index)) == (["sq8", "pq"], expected)
+        index.merge(full=True)
+        assert (codecs(index), found(index)) == (["pq"], expected)
+    assert check(tmp_path / "snapshot") == []
+
+
 def test_an_impossible_budget_is_refused_with_the_least_one(tmp_path: Path) -> None:
     with pytest.raises(
         InvalidInputError, match=r"6,000 vectors of 32 dimensions need max_memory_mb of at least 0.2, got 0.1"

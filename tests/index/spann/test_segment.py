@@ -238,6 +238,11 @@ def test_damage_is_found_and_named(tmp_path: Path) -> None:
         Segment.open(tmp_path)
 
 
+def test_few_heads_are_coded_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    heads.HeadIndex.build(cloud(530), "l2")
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("metric", ["ip", "l2"])
 def test_a_graph_over_many_heads(metric: Metric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heads, "SCANNED_HEADS", 600)
