@@ -37,7 +37,15 @@ def _on_disk(directory: IndexDirectory) -> dict[str, object]:
         return {
             "memory_mb": round(opened.memory_bytes / 1e6, 3),
             "delta_rows": opened.delta_rows,
-            "segments": [{"vectors": len(one), "heads": one.head_count, "curve": _age(one.curve)} for one in segments],
+            "segments": [
+                {
+                    "vectors": len(one),
+                    "heads": one.head_count,
+                    "codec": one.parameters.codec if one.head_count else "none",
+                    "curve": _age(one.curve),
+                }
+                for one in segments
+            ],
         }
 
 

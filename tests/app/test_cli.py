@@ -101,7 +101,7 @@ def test_documents_that_are_added_or_deleted_are_so_at_once(tmp_path: Path, fold
         assert info["vectors"] == {
             "memory_mb": info["vectors"]["memory_mb"],
             "delta_rows": 1,
-            "segments": [{"vectors": 2, "heads": 0, "curve": "none"}],
+            "segments": [{"vectors": 2, "heads": 0, "codec": "none", "curve": "none"}],
         }
     shown = shortlist(folder, "index", "delete", "nobody", "--index", index).stderr
     assert "deleted 0 of 1 documents, 3 left" in shown
