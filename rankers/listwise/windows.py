@@ -124,7 +124,7 @@ def check_pair(strategy: Strategy, reader: Reader | type[Reader]) -> None:
         given = ", ".join(str(signal.name).lower() for signal in gives)
         raise ConfigError(
             f"{type(strategy).__name__} needs the {wanted} of every window, {_name(reader)} gives only the {given}; "
-            " choose another reader or another strategy"
+            "choose another reader or another strategy"
         )
 
 

@@ -54,6 +54,10 @@ def robustness(
         list[int] | None,
         typer.Option("--sweep", min=1, help="Rerank so many candidates; again for more. [5, 10, 20, 50, 100]"),
     ] = None,
+    family: Annotated[
+        list[str] | None,
+        typer.Option("--family", help="Only such rows; again for more. [depth, order, queries, documents, attacks]"),
+    ] = None,
     measure: Annotated[str, typer.Option("--measure", "-m", help="As ir_measures writes it.")] = "nDCG@10",
     repeats: Annotated[int, typer.Option(min=1, help="Draws of every random disturbance.")] = 3,
     substitute: Annotated[float, typer.Option(help="Share of the words of a document to replace.")] = 0.1,
@@ -76,6 +80,7 @@ def robustness(
         substitution_rate=substitute,
         seed=seed,
         batch_size=batch_size,
+        families=tuple(family) if family else Settings().families,
     )
     judged = load_judged(dataset, split=split, qrels=qrels, topics=topics, documents=documents, limit=limit)
     pipelines = load_pipelines(config)

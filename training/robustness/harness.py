@@ -44,6 +44,7 @@ Progress = Callable[[str, int, int], None]
 """Called with what is running, how many queries of all runs are done, and how many there are."""
 
 CLEAN = "clean"
+FAMILIES = ("depth", "order", "queries", "documents", "attacks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ class Settings:
     """What to do to a pipeline.
 
     `depth` is how many candidates are retrieved, `depths` are those the sweep reranks; `repeats` is how often each
-    random disturbance is drawn; `substitution_rate` is the share of words replaced.
+    random disturbance is drawn; `substitution_rate` is the share of words replaced. `families` are those of `FAMILIES`
+    whose rows are wanted; the clean row is always there.
     """
 
     measure: str = "nDCG@10"
@@ -61,6 +63,7 @@ class Settings:
     substitution_rate: float = 0.1
     seed: int = 0
     batch_size: int = 32
+    families: tuple[str, ...] = FAMILIES
 
     def __post_init__(self) -> None:
         for name in ("depth", "repeats", "batch_size"):
@@ -75,6 +78,11 @@ class Settings:
             )
         if self.seed < 0:
             raise InvalidInputError(f"seed is {self.seed}, must be at least 0", field="seed")
+        if not self.families or not set(self.families) <= set(FAMILIES):
+            raise InvalidInputError(
+                f"families are {', '.join(self.families) or 'none'}, must be some of {', '.join(FAMILIES)}",
+                field="families",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +196,7 @@ def measure_robustness(
             "to its index or run?"
         )
     bench = _Bench(pipeline.retriever, depth, pipeline.stages, dataset, first, settings, rewrites)
-    trials = bench.trials()
+    trials = [trial for trial in bench.trials() if trial.family in (CLEAN, *settings.families)]
     runs_in_all = sum(len(trial.inputs) for trial in trials)
     rows: list[Row] = []
     runs_done = 0
@@ -254,7 +262,7 @@ class _Bench:
     def trials(self) -> list[_Trial]:
         stages = self.stages
         again = partial(self._repeated, "typo-retrieved", self._retrieved_with_typos)
-        clean = _Trial("clean", CLEAN, {CLEAN: lambda: list(self.first)}, stages)
+        clean = _Trial(CLEAN, CLEAN, {CLEAN: lambda: list(self.first)}, stages)
         retyped = _Trial("queries", "typo, retrieved anew", again(), stages)
         if not stages:
             return [clean, retyped]

@@ -72,7 +72,11 @@ def test_setwise_reads_what_the_first_token_says_but_finds_out_only_the_best() -
     labels = LabelSet(LETTERS, tuple(map(ord, LETTERS)))
     (outcome,) = SetwiseReader(model).read(prompts, [(7, 8, 9)], labels=labels)
     assert outcome == WindowOutcome((8, 9, 7), logits=(1.0, 3.0, 2.0))
-    with pytest.raises(ConfigError, match="Sliding needs the order of every window, SetwiseReader gives only the best"):
+    message = (
+        "Sliding needs the order of every window, SetwiseReader gives only the best, logits; "
+        "choose another reader or another strategy"
+    )
+    with pytest.raises(ConfigError, match=message):
         ListwiseRanker(OracleModel(), template="setwise", reader=SetwiseReader(model), strategy=Sliding())
 
 

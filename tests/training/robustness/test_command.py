@@ -52,6 +52,7 @@ def test_a_table_is_printed_and_written(folder: Path) -> None:
         (("tiny", "-m", "nDCG@ten"), InvalidInputError, "nDCG@ten"),
         (("tiny", "-p", "nope"), NotFoundError, "nope"),
         (("tiny", "--substitute", "2"), InvalidInputError, "substitution_rate is 2.0"),
+        (("tiny", "--family", "words"), InvalidInputError, "families are words, must be some of depth, order"),
         (("tiny", "--rewrites", "nowhere"), NotFoundError, "no documents at nowhere"),
     ],
 )

@@ -159,6 +159,28 @@ def test_rewrites_of_some_documents_replace_those(tmp_path: Path) -> None:
     assert value(rows["rewritten"]) == pytest.approx(1 / math.log2(7))  # d00 goes behind the five
 
 
+def test_only_the_rows_that_are_wanted_are_run(tmp_path: Path) -> None:
+    rows = table(tmp_path, IGNORES_ALL, Settings(families=("documents", "order"), repeats=1))
+    assert list(rows) == [
+        "clean",
+        "shuffled",
+        "reversed",
+        "10% of words substituted",
+        "rewritten",
+        "rewritten beside original",
+    ]
+    runs = {path.stem for path in (tmp_path / "runs").glob("*.trec")}
+    assert runs == {
+        "clean",
+        "shuffled-0",
+        "reversed",
+        "substituted-0",
+        "rewritten",
+        "original-first",
+        "rewritten-first",
+    }
+
+
 def test_typos_reach_the_ranker_and_the_retriever(tmp_path: Path) -> None:
     retriever = InOrder()
     measured = measure_robustness(pipeline(READS_THE_QUERY, retriever=retriever), DATASET, tmp_path)
@@ -217,9 +239,19 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"depth": 0}, {"repeats": 0}, {"depths": ()}, {"depths": (0,)}, {"substitution_rate": 1.1}, {"seed": -1}]
+    "wrong",
+    [
+        {"depth": 0},
+        {"repeats": 0},
+        {"depths": ()},
+        {"depths": (0,)},
+        {"substitution_rate": 1.1},
+        {"seed": -1},
+        {"families": ()},
+        {"families": ("documents", "words")},
+    ],
 )
-def test_settings_out_of_range_are_refused(wrong: dict[str, int]) -> None:
+def test_settings_out_of_range_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidInputError, match=next(iter(wrong))):
         replace(Settings(), **wrong)  # type: ignore[arg-type]
 
