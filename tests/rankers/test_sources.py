@@ -27,6 +27,14 @@ def test_a_registered_model_is_its_live_version(tmp_path: Path) -> None:
     assert resolve_model("ranker", models_dir=tmp_path) == str(path)
 
 
+def test_a_model_of_which_nothing_is_live_says_what_to_promote(tmp_path: Path) -> None:
+    registry = ModelRegistry(tmp_path)
+    registry.add(card("v1"), write_weights, promote=False)
+    registry.add(card("v2"), write_weights, promote=False)
+    with pytest.raises(NotFoundError, match="there is v1, v2; run: shortlist models promote ranker v2"):
+        resolve_model("ranker", models_dir=tmp_path)
+
+
 def test_a_hub_name_is_unchanged(tmp_path: Path) -> None:
     assert resolve_model("owner/model", models_dir=tmp_path) == "owner/model"
 
