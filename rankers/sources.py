@@ -57,8 +57,8 @@ def resolve_model(name: str, *, models_dir: Path) -> str:
     versions = [card.version for card, _ in registry.cards() if card.name == name]
     if versions:
         raise NotFoundError(
-            f"no version of model {name!r} is live, there is {', '.join(versions)}; run: shortlist models promote {name} "
-            f"{versions[-1]}"
+            f"no version of model {name!r} is live, there is {', '.join(versions)}; run: "
+            f"shortlist models promote {name} {versions[-1]}"
         )
     known = sorted({*PACKAGED, *PULLABLE, *(card.name for card, _ in registry.cards())})
     raise NotFoundError(f"no model {name!r}: not a folder, not a hub name (owner/model), not one of {', '.join(known)}")

@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rankers.errors import NotFoundError, NotReadyError
 from rankers.pull import HUB_NAME, pull_model
-from rankers.registry import ModelRegistry
+from rankers.registry import ModelCard, ModelRegistry
 from rankers.sources import resolve_model
 from tests.rankers.models import write_tiny_gguf
 
@@ -138,3 +139,14 @@ def test_a_model_that_comes_with_shortlist_is_put_together_with_its_base(tmp_pat
     cats, stocks = scorer.score([(query, Document(text[:4], text)) for text in texts]).scores
     assert cats > stocks
     assert pull_model("minilm-cross-encoder", models_dir=tmp_path) == path
+
+
+def test_a_newer_version_that_comes_with_shortlist_follows_the_older_one(tmp_path: Path) -> None:
+    registry = ModelRegistry(tmp_path)
+    shipped = pull_model("minilm-cross-encoder", models_dir=tmp_path)
+    older = ModelCard("minilm-cross-encoder", "0", kind="cross-encoder", source="s", licence="l", data_hash="h")
+    registry.add(older, lambda folder: (folder / "config.json").touch())
+    assert pull_model("minilm-cross-encoder", models_dir=tmp_path) == shipped
+    assert registry.live("minilm-cross-encoder") == shipped
+    own = registry.add(replace(older, version="20260101-000000"), lambda folder: (folder / "config.json").touch())
+    assert pull_model("minilm-cross-encoder", models_dir=tmp_path) == own
