@@ -156,7 +156,24 @@ class SpannParameters:
         return replace(self, codec=codec, head_ratio=(heads - 0.5) / rows, max_memory_mb=None)
 
     def with_codec(self, rows: int, dimensions: int) -> SpannParameters:
-        """Name the codec of a segment of so many rows, where none is named; raises what `heads` raises.
+        """Name the codec of a segment, where none is named.
+
+        Parameters
+        ----------
+        rows
+            Of the segment.
+        dimensions
+            Numbers of a vector.
+
+        Returns
+        -------
+        SpannParameters
+            The same, with a codec.
+
+        Raises
+        ------
+        InvalidInputError
+            If `max_memory_mb` is too little; see `heads`.
 
         Examples
         --------
