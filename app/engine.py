@@ -19,7 +19,7 @@ from typing import TypeAlias, TypeVar
 from app.batching import Batcher, BatchReport, Done
 from rankers.errors import DeadlineError, InvalidInputError, NotReadyError, ShortlistError, WorkerError
 from rankers.pipeline import RETRIEVE, Pipeline, PipelineResult, Stage, StageResult
-from rankers.protocols import CheapRanker, JoiningRanker, Ranker, Retriever
+from rankers.protocols import CheapRanker, Ranker, Retriever, joins_of
 from rankers.types import Query, Ranking, Reading
 
 T = TypeVar("T")
@@ -337,7 +337,7 @@ class Engine:
             id(ranker),
             _Reordering(ranker, head),
             cost_tokens=ranker.cost_tokens(head),
-            joins=ranker.joins if isinstance(ranker, JoiningRanker) else None,
+            joins=joins_of(ranker),
         )
         done = await _wait(future, progress)
         return progress.record(stage.name, stage.rejoin(done.result, ranking), done)

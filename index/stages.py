@@ -349,14 +349,14 @@ def load_ranker(spec: StageSpec, source: ModelSource, *, models_dir: Path, once:
         ranker: Ranker = load_learned(spec, source, models_dir=models_dir, once=once)
     else:
         ranker = _load(spec, source.path, once)
-    if spec.excerpt_words is not None:
-        from rankers.excerpts import ExcerptRanker
-
-        ranker = ExcerptRanker(ranker, words=spec.excerpt_words)
     if spec.both_orders:
         from rankers.consistency import BothOrders
 
         ranker = BothOrders(ranker)
+    if spec.excerpt_words is not None:
+        from rankers.excerpts import ExcerptRanker
+
+        ranker = ExcerptRanker(ranker, words=spec.excerpt_words)
     if spec.incoming_weight:
         from rankers.fused import FusedRanker
 

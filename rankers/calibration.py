@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rankers.errors import ConfigError, InvalidInputError, NotFoundError
-from rankers.protocols import JoiningRanker, Ranker
+from rankers.protocols import Ranker, joins_of
 from rankers.types import Ranking, ScoreKind
 
 CALIBRATION_FILE = "calibration.json"
@@ -183,7 +183,7 @@ class CalibratedRanker:
     @property
     def joins(self) -> Hashable | None:
         """What the ranker's work is merged with."""
-        return self._ranker.joins if isinstance(self._ranker, JoiningRanker) else None
+        return joins_of(self._ranker)
 
     def _calibrated(self, ranking: Ranking) -> Ranking:
         if ranking.score_kind is not self._calibration.score_kind:

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from rankers.errors import InvalidInputError
-from rankers.protocols import JoiningRanker, Ranker
+from rankers.protocols import Ranker, joins_of
 from rankers.types import Evidence, Ranking, ScoreKind
 
 
@@ -106,7 +106,7 @@ class BothOrders:
     @property
     def joins(self) -> Hashable | None:
         """What the ranker's work is merged with."""
-        return self._ranker.joins if isinstance(self._ranker, JoiningRanker) else None
+        return joins_of(self._ranker)
 
 
 def _both(ranker: Ranker, rankings: Sequence[Ranking]) -> list[tuple[Ranking, Ranking]]:

@@ -8,12 +8,12 @@ text. Blocks are sentences here, and their collection is that of the list.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 from rankers.errors import ConfigError
 from rankers.ltr.terms import CollectionStatistics, bm25, splitter
-from rankers.protocols import Ranker
+from rankers.protocols import Ranker, joins_of
 from rankers.sentences import split_sentences
 from rankers.types import Document, Query, Ranking, Reading
 
@@ -63,8 +63,19 @@ class ExcerptRanker:
         return [_whole(ranked, ranking) for ranked, ranking in zip(self._ranker.rank(shown), rankings, strict=True)]
 
     def cost_tokens(self, ranking: Ranking) -> int:
-        """Estimate tokens: those of the ranker for the excerpts."""
-        return self._ranker.cost_tokens(self._shown(ranking))
+        """Estimate tokens: those of the ranker for as many words, without looking for the best of them."""
+        first = {
+            document.id: replace(
+                document, title="", text=" ".join(document.content.split(None, self._words)[: self._words])
+            )
+            for document in ranking.documents
+        }
+        return self._ranker.cost_tokens(ranking.with_documents(first))
+
+    @property
+    def joins(self) -> Hashable | None:
+        """What the ranker's work is merged with."""
+        return joins_of(self._ranker)
 
     def _shown(self, ranking: Ranking) -> Ranking:
         excerpts = excerpt(ranking.query, ranking.documents, words=self._words)
@@ -76,7 +87,7 @@ def excerpt(query: Query, documents: Sequence[Document], *, words: int) -> list[
 
     Sentences are taken by BM25 against the query until `words` are full, the earlier one where two are equal, and shown
     in the order of the text; what does not fit is cut. The title stays as long as it leaves half of the words to the
-    text. Words are what spaces separate.
+    text, or all that the text needs. Words are what spaces separate.
 
     Parameters
     ----------
@@ -106,10 +117,11 @@ def excerpt(query: Query, documents: Sequence[Document], *, words: int) -> list[
     shown = []
     for document, own, own_terms in zip(documents, blocks, terms, strict=True):
         title = document.title.split()
-        if len(title) + sum(len(block.split()) for block in own) <= words:
+        length = sum(len(block.split()) for block in own)
+        if len(title) + length <= words:
             shown.append(document)
             continue
-        kept_title = title[: words // 2]
+        kept_title = title[: max(words // 2, words - length)]
         scores = [bm25(wanted, term, statistics) for term in own_terms]
         text = _fill(own, scores, words - len(kept_title))
         shown.append(replace(document, title=" ".join(kept_title), text=text))

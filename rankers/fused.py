@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 from rankers.errors import InvalidInputError
 from rankers.fusion import weighted_fusion
-from rankers.protocols import Ranker
+from rankers.protocols import Ranker, joins_of
 from rankers.types import Ranking
 
 
@@ -48,6 +48,11 @@ class FusedRanker:
     def cost_tokens(self, ranking: Ranking) -> int:
         """Estimate tokens: those of the ranker."""
         return self._ranker.cost_tokens(ranking)
+
+    @property
+    def joins(self) -> Hashable | None:
+        """What the ranker's work is merged with."""
+        return joins_of(self._ranker)
 
     def _fuse(self, incoming: Ranking, ranked: Ranking) -> Ranking:
         if not len(ranked):

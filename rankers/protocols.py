@@ -73,6 +73,11 @@ class JoiningRanker(Ranker, Protocol):
         ...
 
 
+def joins_of(ranker: Ranker) -> Hashable | None:
+    """What a ranker's work is merged with; None where it is not. What wraps a ranker passes it on."""
+    return ranker.joins if isinstance(ranker, JoiningRanker) else None
+
+
 @runtime_checkable
 class CheapRanker(Ranker, Protocol):
     """A ranker that computes in milliseconds and shares no model with others: it need not wait for their turn."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from rankers.errors import ConfigError
 from rankers.excerpts import ExcerptRanker, excerpt
+from rankers.fused import FusedRanker
 from rankers.pointwise import CrossEncoderScorer, PointwiseRanker
+from rankers.protocols import Ranker, joins_of
 from rankers.pull import pull_model
 from rankers.types import Document, Query, Ranking
 
@@ -49,6 +52,12 @@ def test_a_long_title_leaves_half_of_the_words_to_the_text() -> None:
     (shown,) = excerpt(QUERY, [Document("d", RAIN * 3, title="word " * 40)], words=10)
     assert len(shown.title.split()) == 5
     assert len(shown.text.split()) == 5
+
+
+@pytest.mark.parametrize("words", [1, 10])
+def test_a_title_without_a_text_is_cut(words: int) -> None:
+    (shown,) = excerpt(QUERY, [Document("d", " ", title="word " * 40)], words=words)
+    assert len(shown.title.split()) == words
 
 
 def test_without_a_shared_word_the_beginning_is_kept() -> None:
@@ -91,6 +100,16 @@ def test_a_ranker_sees_excerpts_everywhere_and_the_documents_come_back_whole() -
     assert ranked.documents == (SHORT, LONG)
     assert ranked.previous == incoming
     assert ranker.cost_tokens(incoming) == 20 + 3
+
+
+@pytest.mark.parametrize("wrap", [partial(ExcerptRanker, words=20), partial(FusedRanker, incoming_weight=0.5)])
+def test_requests_that_would_be_merged_still_are(wrap: Callable[[Ranker], Ranker]) -> None:
+    assert joins_of(wrap(Reader())) is None
+
+    class Joining(Reader):
+        joins = "scheduler"
+
+    assert joins_of(wrap(Joining())) == "scheduler"
 
 
 def test_a_cross_encoder_finds_what_it_would_have_cut(tmp_path: Path) -> None:
