@@ -11,9 +11,13 @@ os.environ.setdefault("IR_DATASETS_HOME", f"{tempfile.gettempdir()}/ir_datasets"
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from rankers.pull import pull_model
 from rankers.sources import resolve_model
+
+settings.register_profile("untimed", deadline=None)  # how long an example takes says what else the machine was doing
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from rankers.llm.block_attention import block_attention, blocks_pay
+from rankers.llm.tree_attention import tree_attention
 from rankers.protocols import TokenIds
 
 PACKED = "shortlist_packed"
@@ -54,18 +55,20 @@ class Packing:
         return rows[len(rows) - count :]
 
 
-def pack(prompts: Sequence[TokenIds]) -> Packing:
+def pack(prompts: Sequence[TokenIds], *, least_shared: int = MIN_SHARED_TOKENS) -> Packing:
     """Lay prompts out so that a beginning several of them share occurs once.
 
     Parameters
     ----------
     prompts
         Token ids, at least one token each.
+    least_shared
+        Beginnings of fewer tokens in common are repeated.
 
     Returns
     -------
     Packing
-        Beginnings of fewer than `MIN_SHARED_TOKENS` in common are repeated.
+        The layout.
 
     Examples
     --------
@@ -98,9 +101,9 @@ def pack(prompts: Sequence[TokenIds]) -> Packing:
             paths[order[first]] = add(prompt, depth, len(prompt), path)
             continue
         common = min(shared[first : last - 1])
-        if common - depth >= MIN_SHARED_TOKENS:
+        if common - depth >= least_shared:
             path, depth = add(prompt, depth, common, path), common
-        groups.extend((a, b, depth, path) for a, b in _runs(shared, first, last, depth + MIN_SHARED_TOKENS))
+        groups.extend((a, b, depth, path) for a, b in _runs(shared, first, last, depth + least_shared))
     return Packing(tuple(ids), tuple(positions), tuple(segments), tuple(paths))
 
 
@@ -162,6 +165,8 @@ def packed_attention(  # noqa: PLR0917
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     packing: Packing | None = None,
+    tails: Sequence[int] | None = None,
+    trees: Sequence[torch.Tensor] | None = None,
     sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
@@ -169,25 +174,38 @@ def packed_attention(  # noqa: PLR0917
 
     Where a path is mostly a segment's own rows, the shared ones are attended again: that keeps attention plainly
     causal, which kernels compute in half the time. Where it is mostly shared, or read in blocks, only the segment's own
-    rows are attended.
+    rows are attended. With `tails`, the last layer attends from the last `tails[i]` rows of prompt i alone, and has 0
+    in all others. With `trees`, the masks of `rankers.llm.tree_attention`, each tree is attended as one.
     """
     if packing is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    outputs = []
-    for segment in packing.segments:
-        first, last = segment.rows
-        k, v = (_gather(states, segment.path) for states in (key, value))  # [1, heads, path, D]
-        path = k.shape[2]
-        window = sliding_window if sliding_window and path > sliding_window else path
-        if window == path and not options.get("dropout") and blocks_pay(query):
-            outputs.append(block_attention(query[:, :, first:last], k, v, scaling=options.get("scaling")))
-            continue
-        q = query[:, :, first:last] if 2 * (last - first) < path else _gather(query, segment.path)
-        plain = window == path == q.shape[2]
-        mask = None if plain else _band(q.shape[2], path, window=window, device=q.device)
+    length, scaling = query.shape[2], options.get("scaling")
+    if trees is not None and not options.get("dropout") and (sliding_window or length) >= length:
+        return tree_attention(query, key, value, trees, scaling=scaling), None
+
+    def attend(own: torch.Tensor, path: tuple[Span, ...]) -> torch.Tensor:
+        k, v = _gather(key, path), _gather(value, path)  # [1, heads, path, D]
+        rows, places = own.shape[2], k.shape[2]
+        window = min(sliding_window or places, places)
+        if window == places and not options.get("dropout") and blocks_pay(query):
+            return block_attention(own, k, v, scaling=scaling)
+        q = own if 2 * rows < places else _gather(query, path)
+        plain = window == places == q.shape[2]
+        mask = None if plain else _band(q.shape[2], places, window=window, device=q.device)
         output, _ = sdpa_attention_forward(module, q, k, v, mask, is_causal=plain, **options)
-        outputs.append(output[:, first - last :])  # [1, rows, heads, D]
-    return torch.cat(outputs, dim=1), None
+        return output[:, -rows:]  # [1, rows, heads, D]
+
+    if tails is not None and _is_last_layer(module):
+        output = query.new_zeros(1, length, query.shape[1], value.shape[3])
+        for i, count in enumerate(tails):
+            read = packing.tail(i, count)
+            output[:, read] = attend(query[:, :, read], packing.paths[i])
+        return output, None
+    return torch.cat([attend(query[:, :, slice(*segment.rows)], segment.path) for segment in packing.segments], 1), None
+
+
+def _is_last_layer(attention: Any) -> bool:
+    return bool(attention.layer_idx == attention.config.num_hidden_layers - 1)
 
 
 def _gather(states: torch.Tensor, path: tuple[Span, ...]) -> torch.Tensor:

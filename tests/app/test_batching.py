@@ -269,7 +269,7 @@ def test_batches_are_reported() -> None:
     assert reports[0].seconds >= 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 12)), max_size=12))
 def test_everyone_gets_their_own_result_and_no_batch_breaks_the_rules(jobs: list[tuple[str, int]]) -> None:
     seen: list[list[tuple[str, int]]] = []

@@ -12,7 +12,7 @@ from rankers.types import Document
 from tests.app.conftest import running
 from tests.app.fakes import FakePipelines, WordRanker, pipeline_of
 
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FUZZ = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -44,7 +44,7 @@ def documents(texts: Sequence[str]) -> list[Document]:
     return [Document(str(i), text) for i, text in enumerate(texts)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(TEXTS, min_size=1, max_size=8), TEXTS, st.integers(1, 10), st.sampled_from([(1.2, 0.75), (0.9, 0.4)]))
 def test_equals_the_formula(texts: list[str], query: str, k: int, parameters: tuple[float, float]) -> None:
     k1, b = parameters
@@ -125,7 +125,7 @@ def test_refuses_what_it_cannot_index() -> None:
             BM25Index.build(ANIMALS, k1=k1, b=b)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(TEXTS, max_size=6),
     st.lists(

@@ -48,7 +48,7 @@ FILTERS: st.SearchStrategy[Filter] = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(METADATA, max_size=20), FILTERS)
 def test_columns_agree_with_looking_at_every_row(metadata: list[dict[str, Any]], condition: Filter) -> None:
     rows = Columns.build(metadata).rows(condition)
@@ -67,7 +67,7 @@ def test_saved_columns_answer_as_before(tmp_path: Path) -> None:
     assert Columns.open_if_there(tmp_path / "elsewhere") is None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 40), st.integers(0, 40), st.data())
 def test_bitmaps(count: int, added: int, data: st.DataObject) -> None:
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)), dtype=np.bool_)

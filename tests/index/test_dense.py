@@ -18,7 +18,7 @@ def names(count: int) -> list[str]:
     return [f"d{i}" for i in range(count)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 60), st.integers(1, 12), st.integers(1, 30), st.integers(1, 70), st.integers(0, 10_000))
 def test_flat_equals_brute_force(count: int, dimensions: int, batch: int, k: int, seed: int) -> None:
     vectors = unit_vectors(count, dimensions, clusters=3, seed=seed)

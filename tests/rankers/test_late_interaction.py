@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
@@ -109,7 +109,6 @@ def test_clusters_of_duplicates_are_exact(distinct: int, copies: int, seed: int)
     np.testing.assert_array_equal(token_maxima(query, clustered), token_maxima(query, vectors))
 
 
-@settings(deadline=None)
 @given(count=st.integers(1, 60), fraction=st.floats(0.05, 1.0), seed=st.integers(0, 100))
 def test_clusters_are_few_of_unit_length_and_repeatable(count: int, fraction: float, seed: int) -> None:
     vectors = unit_vectors(count, seed)

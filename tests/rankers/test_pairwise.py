@@ -109,7 +109,7 @@ def share(margin: Callable[[str, str], float], first: str, second: str) -> float
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(numbers=st.lists(st.integers(0, 99), min_size=2, max_size=14, unique=True))
 def test_every_strategy_sorts_what_has_an_order(strategy: PairStrategy, numbers: list[int]) -> None:
     (result,) = ranker(Judge(by_number), strategy).rank([ranking_of(list(map(str, numbers)))])
@@ -117,7 +117,7 @@ def test_every_strategy_sorts_what_has_an_order(strategy: PairStrategy, numbers:
 
 
 @pytest.mark.parametrize("strategy", [HeapSort(top_k=3), SlidingK(k=3)])
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(numbers=st.lists(st.integers(0, 99), min_size=2, max_size=14, unique=True))
 def test_the_first_places_are_right_where_no_more_is_asked_for(strategy: PairStrategy, numbers: list[int]) -> None:
     (result,) = ranker(Judge(by_number), strategy).rank([ranking_of(list(map(str, numbers)))])
@@ -127,7 +127,7 @@ def test_the_first_places_are_right_where_no_more_is_asked_for(strategy: PairStr
         assert texts_of(result)[3:] == [str(number) for number in numbers if str(number) not in best]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(count=st.integers(2, 9), seed=st.integers(0, 1000))
 def test_all_pairs_score_by_the_mean_of_what_they_win(count: int, seed: int) -> None:
     margin, texts = intransitive(seed), [str(i) for i in range(count)]
@@ -138,7 +138,7 @@ def test_all_pairs_score_by_the_mean_of_what_they_win(count: int, seed: int) -> 
     assert result.score_kind is ScoreKind.SHARE
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(count=st.integers(2, 12), k=st.integers(1, 14), seed=st.integers(0, 1000))
 def test_passes_that_overlap_give_what_passes_one_after_another_give(count: int, k: int, seed: int) -> None:
     margin, texts = intransitive(seed), [str(i) for i in range(count)]
@@ -155,7 +155,7 @@ def test_passes_that_overlap_give_what_passes_one_after_another_give(count: int,
 
 
 @pytest.mark.parametrize("strategy", [*STRATEGIES, HeapSort(top_k=2), SlidingK(k=2)])
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(texts=st.lists(st.sampled_from("abcdefg"), min_size=2, max_size=12), seed=st.integers(0, 1000))
 def test_whatever_is_answered_equal_documents_keep_their_order(
     strategy: PairStrategy, texts: list[str], seed: int
@@ -203,7 +203,7 @@ def test_a_level_of_the_heap_is_settled_in_one_go() -> None:
     assert [len(call) for call in model.calls] == [4, 4, 2, 2]
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.integers(20, 60), st.integers(0, 100))
 def test_heapsort_asks_for_far_fewer_than_all_pairs(count: int, seed: int) -> None:
     numbers = random.Random(seed).sample(range(1000), count)

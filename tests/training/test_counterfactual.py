@@ -76,7 +76,7 @@ def test_weights_are_the_formula() -> None:
     assert found.effective_clicks == pytest.approx(used.sum() ** 2 / (used**2).sum())
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 1_000), st.sampled_from([Method.IPS, Method.DOUBLY_ROBUST]))
 def test_the_order_that_was_shown_is_worth_the_clicks_it_had(seed: int, method: Method) -> None:
     lists, _ = production(seed, queries=5, sessions=300)
@@ -125,7 +125,7 @@ def test_the_better_ranker_is_recognised() -> None:
     assert reverse.better == 0.0
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1_000))
 def test_places_are_a_permutation_by_score_with_ties_as_shown(seed: int) -> None:
     generator = np.random.default_rng(seed)

@@ -20,6 +20,7 @@ from rankers.errors import ConfigError, MissingExtraError
 from rankers.llm.packing import PACKED, pack
 from rankers.llm.precision import use_avx512_products
 from rankers.llm.prompt_tokenizer import PromptTokenizer
+from rankers.llm.tree_attention import tree_masks
 from rankers.shipped import ADAPTER_FILE, ADAPTER_FOLDER
 from training.listwise.examples import Example
 from training.listwise.losses import GRADED_LOSSES, LOSSES
@@ -27,6 +28,8 @@ from training.listwise.settings import ListwiseSettings
 
 MAX_GRADE = 4.0
 """Targets of losses whose gain is 2^target are scaled to this range, the grades of the field."""
+LEAST_SHARED_TOKENS = 40
+"""The first words of a template are computed for each window, which keeps trees of prompts small; its passages once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +118,15 @@ class ListwiseNetwork(nn.Module):
 
         The sequences are packed: nothing is padded, and what several of them begin with is computed once.
         """
-        packing = pack(sequences)
+        packing = pack(sequences, least_shared=LEAST_SHARED_TOKENS)
         device = next(self.model.parameters()).device
+        trees = tree_masks(packing) if device.type == "cpu" and torch.is_grad_enabled() else None
         states = self._causal.base_model(
             torch.tensor([packing.ids], device=device),
             position_ids=torch.tensor([packing.positions], device=device),
             attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
             packing=packing,
+            trees=trees,
             use_cache=False,
         ).last_hidden_state
         rows = [row for i, count in enumerate(counts) for row in packing.tail(i, count)]
@@ -187,6 +192,9 @@ def load_network(path: str, settings: ListwiseSettings) -> tuple[ListwiseNetwork
         if settings.precision == "bf16":
             for weight in model.parameters():
                 weight.data = weight.data if weight.requires_grad else weight.data.bfloat16()
+            for part in model.modules():
+                if hasattr(part, "cast_input_dtype_enabled"):
+                    part.cast_input_dtype_enabled = False  # to float32, which autocast would only take back
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
         model.enable_input_require_grads()  # type: ignore[no-untyped-call]

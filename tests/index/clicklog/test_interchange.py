@@ -70,7 +70,7 @@ def test_a_log_comes_back_from_files(log: SqlClickLog, tmp_path: Path, form: For
     other.close()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shown=st.lists(impressions, max_size=4), happened=st.lists(events, max_size=4), form=st.sampled_from(FORMATS))
 def test_whatever_can_be_stored_comes_back(
     new_log: Callable[[], SqlClickLog], tmp_path: Path, shown: list[Impression], happened: list[Event], form: Format

@@ -10,7 +10,7 @@ from index.spann.clustering import choose_heads
 from tests.index.spann.clouds import cloud
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(count=st.integers(1, 300), share=st.floats(0.01, 1), seed=st.integers(0, 5))
 def test_heads_are_distinct_rows(count: int, share: float, seed: int) -> None:
     heads = choose_heads(cloud(count, 4, seed=seed), max(1, int(share * count)), seed=seed)

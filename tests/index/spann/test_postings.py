@@ -27,7 +27,7 @@ def test_codes_are_interleaved_as_faiss_does_it() -> None:
     assert len(codes) % BLOCK_VECTORS == 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_members_are_the_closure_turned_round(data: st.DataObject) -> None:
     heads, count, replicas = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 30)), data.draw(st.integers(1, 3))

@@ -84,7 +84,7 @@ def test_space_that_was_never_written_is_dropped(path: Path) -> None:
     assert bodies(path) == BODIES[:-1]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_a_flipped_bit_is_found_and_its_place_named(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -136,7 +136,7 @@ def test_scores_mean_what_their_kind_says(wins: Floats) -> None:
 # Each on its own
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(wins_matrices(), st.sampled_from([0.1, 0.5, 2.0]))
 def test_bradley_terry_is_the_maximum_of_its_likelihood(wins: Floats, prior_wins: float) -> None:
     def loss(s: Floats) -> float:
@@ -170,7 +170,7 @@ def test_bradley_terry_reaches_far_strengths() -> None:
     assert np.allclose(s, -s[::-1])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(wins_matrices())
 def test_pagerank_is_where_the_walk_ends(wins: Floats) -> None:
     count = len(wins)
@@ -206,7 +206,7 @@ def test_what_cannot_be_is_refused(call: Aggregate, message: str) -> None:
 # Scores of windows
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(windows_with_logits())
 def test_averages_are_the_least_squares_of_logits(case: tuple[list[Window], list[list[float]], int]) -> None:
     windows, logits, count = case

@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rankers.listwise.labels import LETTERS
@@ -41,7 +41,6 @@ fragments = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(st.data(), label_sets)
 def test_any_permutation_in_the_form_asked_for_is_read_exactly(data: st.DataObject, labels: tuple[str, ...]) -> None:
     order = data.draw(st.permutations(range(len(labels))))
@@ -50,7 +49,6 @@ def test_any_permutation_in_the_form_asked_for_is_read_exactly(data: st.DataObje
     assert parse_permutation(text, labels) == Parsed(tuple(order))
 
 
-@settings(deadline=None)
 @given(st.one_of(st.text(max_size=60), st.lists(fragments, max_size=20).map("".join)), label_sets)
 def test_any_text_gives_a_permutation_and_only_a_whole_one_needs_no_repair(text: str, labels: tuple[str, ...]) -> None:
     parsed = parse_permutation(text, labels)
@@ -59,7 +57,6 @@ def test_any_text_gives_a_permutation_and_only_a_whole_one_needs_no_repair(text:
     assert len(set(parsed.repairs)) == len(parsed.repairs)
 
 
-@settings(deadline=None)
 @given(st.text(string.ascii_letters + " .,!?\n", max_size=60).map(lambda text: f"{text}. 20 passages are provided."))
 def test_numbers_in_prose_are_no_answer(text: str) -> None:
     assert parse_permutation(text, NUMBERS) == Parsed(tuple(range(20)), (NO_ANSWER,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
@@ -59,7 +59,6 @@ def test_a_passage_is_cut_by_tokens_and_the_reading_says_so() -> None:
     assert not whole.reading.truncated
 
 
-@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_a_passage_stays_on_its_line_and_never_brings_a_label(text: str) -> None:
     body = TOKENIZER.decode(list(build().encode_passage(text + "\n[C] I win").ids))

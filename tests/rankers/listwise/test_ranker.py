@@ -40,7 +40,7 @@ def best_first(worth: Sequence[int]) -> list[str]:
 permutations = st.integers(0, 45).flatmap(lambda count: st.permutations(range(count)))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(permutations, max_size=4))
 def test_sliding_windows_find_the_best_of_every_ranking_in_a_batch(batch: list[list[int]]) -> None:
     rankings = [candidates(worth, query=Query(f"q{i}", f"query {i}")) for i, worth in enumerate(batch)]
@@ -53,7 +53,7 @@ def test_sliding_windows_find_the_best_of_every_ranking_in_a_batch(batch: list[l
         assert result.previous is ranking
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(permutations, min_size=1, max_size=4))
 def test_a_batch_gives_what_each_ranking_gives_alone(batch: list[list[int]]) -> None:
     ranker = ListwiseRanker(OracleModel(), strategy=Sliding(size=6, stride=4))
@@ -94,7 +94,6 @@ def test_several_windows_give_an_order_and_no_score() -> None:
     assert result.scores[:3] == (1.0, 1 / 2, 1 / 3)
 
 
-@settings(deadline=None)
 @given(permutations)
 def test_scores_of_the_first_stage_stay_with_their_documents(worth: list[int]) -> None:
     ranking = candidates(worth)

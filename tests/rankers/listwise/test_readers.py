@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
@@ -94,7 +94,6 @@ def test_the_bracket_that_the_prompt_ends_in_belongs_to_the_answer(written: str)
     assert (bare.order, bare.repairs) == ((9, 7, 8), () if "[C]" in written else (Repair.FORM,))
 
 
-@settings(deadline=None)
 @given(st.data(), st.lists(st.integers(2, 8), min_size=1, max_size=6))
 def test_a_batch_of_windows_gives_what_each_gives_alone(data: st.DataObject, sizes: list[int]) -> None:
     windows = [tuple(range(10 * i, 10 * i + size)) for i, size in enumerate(sizes)]
@@ -177,7 +176,6 @@ def test_an_answer_that_the_budget_ended_is_read_as_far_as_it_goes() -> None:
     assert outcome.repairs == (Repair.UNCLOSED_TAG, Repair.MISSING, Repair.CUT_OFF)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=40), st.text(max_size=40), st.booleans())
 def test_any_text_has_some_reasoning_and_answer(before: str, after: str, complete: bool) -> None:
     for tag in ("", "<think>", "</think>", "<answer>", "</answer>"):
@@ -243,7 +241,6 @@ def test_grades_of_numbered_passages() -> None:
     assert parse_grades("1. 7\n2. 10", ("1", "2"), top_grade=20).values == (0.35, 0.5)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["[A]", "B", ": ", "=", " ", "-", "7", "1e9", "/", "0", ".", "\n", '"', ","]), max_size=25)
 )

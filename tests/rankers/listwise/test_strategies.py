@@ -54,8 +54,8 @@ STRATEGIES: list[Strategy] = [
 every_strategy = pytest.mark.parametrize("strategy", STRATEGIES, ids=repr)
 counts = st.sampled_from([2, 3, 26, 27, 52, 53]) | st.integers(2, 120)
 seeds = st.integers(0, 2**32 - 1)
-many = settings(max_examples=60, deadline=None)
-few = settings(max_examples=20, deadline=None)
+many = settings(max_examples=60)
+few = settings(max_examples=20)
 
 
 @every_strategy

@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from rankers.llm.block_attention import BLOCK, block_attention, blocks_pay
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     rows=st.sampled_from([1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK]),
     before=st.sampled_from([0, 1, BLOCK, 200]),

@@ -71,7 +71,7 @@ def test_shared_tokens() -> None:
     [tiny_llama_config(), Qwen2Config(**SHAPE), MistralConfig(**SHAPE, sliding_window=8)],
     ids=lambda config: config.model_type,
 )
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(prompts=prompts_with_shared_beginnings)
 def test_logits_do_not_depend_on_what_shares_the_pass(config: object, prompts: list[list[int]]) -> None:
     network = random_network(config)  # type: ignore[arg-type]

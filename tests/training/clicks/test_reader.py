@@ -47,7 +47,7 @@ def collapsed(read: ReadClicks) -> Collapsed:
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(SHOWN, max_size=25))
 def test_the_collapse_is_that_of_a_plain_loop(
     sessions: list[tuple[str, list[str], str, str, list[tuple[str, float]]]],

@@ -120,7 +120,7 @@ def test_a_trained_model_is_an_ordinary_model_with_a_card(
     assert ListwiseSettings.model_validate(recipe["settings"]) == QUICK
     assert recipe["lists"]["made"] + recipe["held_out"]["made"] == 60
 
-    engine = TransformersEngine.load(str(trained.path))  # refuses what it cannot read exactly
+    engine = TransformersEngine.load(str(trained.path), dtype="float32")  # refuses what it cannot read exactly
     network, tokenizer = load_network(str(trained.path), QUICK.model_copy(update={"adapter_rank": 0}))
     builder = PromptBuilder(load_template("first"), tokenizer, passage_tokens=8)
     stream = ExampleStream(colour_lists, builder, tokenizer, sizes=(2, 6), seed=1)

@@ -59,7 +59,7 @@ def test_all_pairs_are_exact_where_clicks_have_no_chance() -> None:
         np.testing.assert_allclose(estimate(exact), EXAMINED, atol=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 100), st.integers(2, 50), st.permutations(range(20)))
 @ESTIMATORS
 def test_more_of_the_same_and_another_order_change_nothing(

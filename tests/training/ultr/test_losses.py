@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -40,7 +40,6 @@ def gradient(loss: Callable[[Tensor], Tensor], scores: Tensor) -> Tensor:
     return leaf.grad
 
 
-@settings(deadline=None)
 @given(seeds, st.floats(0.01, 1e4))
 def test_scaling_clicks_leaves_loss_and_gradient_unchanged(seed: int, factor: float) -> None:
     scores, clicks, where = batch(seed)
@@ -50,7 +49,6 @@ def test_scaling_clicks_leaves_loss_and_gradient_unchanged(seed: int, factor: fl
     torch.testing.assert_close(once, more)
 
 
-@settings(deadline=None)
 @given(seeds)
 def test_sessions_in_any_order_and_collapsed_are_one_loss(seed: int) -> None:
     scores, clicks, where = batch(seed)
@@ -73,7 +71,6 @@ def test_sessions_in_any_order_and_collapsed_are_one_loss(seed: int) -> None:
     torch.testing.assert_close(gradient(of_sessions, scores), gradient(collapsed, scores), atol=1e-6, rtol=0)
 
 
-@settings(deadline=None)
 @given(seeds, st.floats(-50, 50))
 def test_a_shift_of_all_scores_of_a_list_changes_nothing(seed: int, shift: float) -> None:
     scores, clicks, where = batch(seed)
@@ -83,7 +80,6 @@ def test_a_shift_of_all_scores_of_a_list_changes_nothing(seed: int, shift: float
     torch.testing.assert_close(moved, softmax_loss(scores, clicks, where=where, weights=weights))
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(1, 4))
 def test_padding_changes_nothing_whatever_it_holds(seed: int, more: int) -> None:
     scores, clicks, where = batch(seed)
@@ -157,7 +153,6 @@ def test_huge_scores_overflow_nowhere(scale: float, dtype: torch.dtype) -> None:
     assert inverse_weights(scores, where=where, clip=10.0).isfinite().all()
 
 
-@settings(deadline=None)
 @given(seeds, st.floats(0.5, 50))
 def test_no_weight_is_above_the_clip_and_the_clip_is_reached(seed: int, clip: float) -> None:
     scores, _, where = batch(seed)
@@ -167,7 +162,6 @@ def test_no_weight_is_above_the_clip_and_the_clip_is_reached(seed: int, clip: fl
     assert steep[0, 0].item() == pytest.approx(clip, rel=1e-5)
 
 
-@settings(deadline=None)
 @given(seeds)
 def test_weights_undo_the_softmax(seed: int) -> None:
     scores, _, where = batch(seed)

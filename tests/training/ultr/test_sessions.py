@@ -40,7 +40,7 @@ def assert_same(one: ClickLists, other: ClickLists) -> None:
         np.testing.assert_array_equal(getattr(one.patterns, name), getattr(other.patterns, name))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 2**20), st.integers(0, 200))
 def test_order_and_parts_do_not_matter(seed: int, cut: int) -> None:
     numbers, clicked = sessions(seed)

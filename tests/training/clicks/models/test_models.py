@@ -64,7 +64,7 @@ def simulated(name: str, *, sessions: int, seed: int = 1) -> ClickLists:
     return shown_to_users(lists, truths()[name], sessions=sessions, seed=seed)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1_000), st.sampled_from(sorted(truths())), st.integers(0, 3))
 def test_chances_of_all_patterns_add_up_and_give_the_chances_of_places(seed: int, name: str, padded: int) -> None:
     model = truths(seed)[name]
