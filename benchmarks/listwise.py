@@ -10,7 +10,7 @@
 at a time and both together, with a plain transformers loop that reads one token from full logits, and with one that
 generates the permutation, both one window at a time over the very token ids Shortlist read. The loops run with torch as
 it is; the one that reads one token runs also with the float32 products that Shortlist chooses
-(`rankers.llm.precision.use_avx512_products`; they may be the same). The ratio to expect is what the loop's own times
+where these differ (`rankers.llm.precision.use_avx512_products`). The ratio to expect is what the loop's own times
 for prefill and decoding say; the floating-point rate is set against matrix products of the model's shapes, as torch
 takes them by itself and as chosen. Every two queries are a line of `--out`; a run that is started again goes on after
 the last.
@@ -66,6 +66,7 @@ from training.evaluation.significance import compare
 DEPTH, LABELS, TOGETHER = 100, 20, 2
 MEASURE = "nDCG@10"
 CHOSEN = "chosen products"
+WAYS = ("together", "shortlist", f"full logits, {CHOSEN}", "full logits", "generate")
 
 
 class RecordingEngine(TransformersEngine):
@@ -171,8 +172,9 @@ def measure_group(
         taken["shortlist"] += seconds(ranker.rank, [ranking])
         prompts = list(engine.prompts)
         lengths += map(len, prompts)
-        taken[f"products, {CHOSEN}"] += matrix_seconds(plain, len(prompts[0])) * len(prompts)
-        taken[f"full logits, {CHOSEN}"] += seconds(full_logits, plain, prompts)
+        if torch.get_float32_matmul_precision() != "highest":
+            taken[f"products, {CHOSEN}"] += matrix_seconds(plain, len(prompts[0])) * len(prompts)
+            taken[f"full logits, {CHOSEN}"] += seconds(full_logits, plain, prompts)
         with torch_by_itself():
             taken["products"] += matrix_seconds(plain, len(prompts[0])) * len(prompts)
             taken["full logits"] += seconds(full_logits, plain, prompts)
@@ -221,10 +223,10 @@ def report(rows: Sequence[dict[str, Any]], plain: Any, *, cut: int) -> None:
     print(f"\npassages cut to {cut} tokens: {queries} queries, {len(lengths)} windows, {sum(lengths):,} prompt tokens")
     print("| way | s | prompt tokens/s | one query at a time is faster by | together is faster by |")
     print("| --- | --- | --- | --- | --- |")
-    for name in ("together", "shortlist", f"full logits, {CHOSEN}", "full logits", "generate"):
+    for name in (name for name in WAYS if name in total):
         alone, together = (total[name] / total[base] for base in ("shortlist", "together"))
         print(f"| {name} | {total[name]:.1f} | {sum(lengths) / total[name]:,.0f} | {alone:.2f}x | {together:.2f}x |")
-    for name in (f"full logits, {CHOSEN}", "full logits", "generate"):
+    for name in (name for name in WAYS[2:] if name in total):
         ratios = sorted(row["seconds"][name] / row["seconds"]["shortlist"] for row in rows)
         print(f"{name} over shortlist, by group: {ratios[0]:.2f}x to {ratios[-1]:.2f}x, median {median(ratios):.2f}x")
     print(f"expected from the loop's own prefill and decoding: {total['generate'] / total['generate 1 token']:.2f}x")
@@ -232,7 +234,7 @@ def report(rows: Sequence[dict[str, Any]], plain: Any, *, cut: int) -> None:
     for name in ("shortlist", "together"):
         rate = (linear + attention) / total[name]
         print(f"{name}: {rate / 1e9:.0f} GFLOP/s")
-        for kind in ("products", f"products, {CHOSEN}"):
+        for kind in (kind for kind in ("products", f"products, {CHOSEN}") if kind in total):
             products = linear / total[kind]
             print(f"  float32 {kind} of the same shapes {products / 1e9:.0f}: {rate / products:.0%}")
 
