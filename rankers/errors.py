@@ -14,12 +14,15 @@
     ├── CorruptIndexError      a file of an index is missing, cut short or changed
     ├── StorageError           a disk is full, or failed to keep something; the cause is chained
     └── WorkerError            the code behind a model failed; the cause is chained
+        └── PartialFailureError  some calls of a batch did, and it has what the others gave
 
 `app.errors` maps this tree to HTTP, and nothing else does. Every message says what was wrong, with the value, and what
 to do about it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class ShortlistError(Exception):
@@ -105,3 +108,20 @@ class StorageError(ShortlistError):
 
 class WorkerError(ShortlistError):
     """The code behind a model failed; the cause is chained."""
+
+
+class PartialFailureError(WorkerError):
+    """Some items of a batch failed; what the others gave is kept. The message is that of the first that failed.
+
+    Parameters
+    ----------
+    results
+        What was found out, by the place of the item in the batch.
+    errors
+        What failed, by place; at least one. An item that is in neither was not tried.
+    """
+
+    def __init__(self, results: Mapping[int, object], errors: Mapping[int, WorkerError]) -> None:
+        super().__init__(str(errors[min(errors)]))
+        self.results = results
+        self.errors = errors

@@ -147,7 +147,7 @@ class PromptBuilder:
             elif gap.name == TEXT:
                 prompt.extend(passages[gap.place].ids)
             else:
-                prompt.extend(self._model.encode(f"{gap.space}{scores[gap.place]:.2f}"))
+                prompt.extend(self._model.encode(f"{gap.space}{scores[gap.place]:.3g}"))
             prompt.extend(ids)
         limit = self._model.context_tokens
         if limit is not None and len(prompt) > limit:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from rankers.errors import InvalidInputError
 from rankers.listwise.labels import LabelSet
-from rankers.listwise.windows import Reader, Window, WindowOutcome
+from rankers.listwise.windows import Reader, Window, WindowOutcome, unread
 from rankers.protocols import TokenIds
 
 
@@ -83,8 +83,9 @@ class Scheduler:
     another is under way joins at the next batch, and prompts are held for one batch and no more. The model is never
     called by two threads at once.
 
-    A window whose batch fails is read once more, alone. If that fails too its candidates keep their order, and its
-    outcome says why.
+    A window that fails is read once more, together with the others of its batch that did; what the rest gave is kept.
+    Where a batch fails and nothing says which of its windows it was, each is read once more, alone. A window that fails
+    again keeps the order of its candidates, and its outcome says why.
 
     Parameters
     ----------
@@ -176,9 +177,7 @@ class Scheduler:
         if not batch:
             return
         try:
-            outcomes = self._ask(batch)
-        except Exception:  # noqa: BLE001  whatever a model raises, it is asked again window by window
-            outcomes = [self._ask_alone(task) for task in batch]
+            outcomes = self._read(batch)
         except BaseException:
             # Whoever reads next goes on with the windows of the other callers.
             with self._changing:
@@ -188,7 +187,23 @@ class Scheduler:
             if not task.job.finished and outcome is not None and task.job.take(task.place, outcome):
                 self._add([task.job])
 
-    def _ask(self, batch: Sequence[_Task]) -> list[WindowOutcome | None]:
+    def _read(self, batch: Sequence[_Task]) -> list[WindowOutcome | None]:
+        """Read windows, those that fail twice; None for one whose run has ended with an error."""
+        try:
+            outcomes = self._ask(batch)
+        except Exception:  # noqa: BLE001  whatever a model raises, it is asked again window by window
+            return [self._ask_alone(task) for task in batch]
+        failed = [i for i, outcome in enumerate(outcomes) if outcome.failure]
+        again = dict(zip(failed, self._ask_again([batch[i] for i in failed]), strict=True))
+        return [again.get(i, outcome) for i, outcome in enumerate(outcomes)]
+
+    def _ask_again(self, failed: Sequence[_Task]) -> list[WindowOutcome]:
+        try:
+            return self._ask(failed) if failed else []
+        except Exception as error:  # noqa: BLE001  see above
+            return [unread(task.window, error) for task in failed]
+
+    def _ask(self, batch: Sequence[_Task]) -> list[WindowOutcome]:
         run = batch[0].job.run
         return list(
             run.reader.read([task.prompt for task in batch], [task.window for task in batch], labels=run.labels)
@@ -201,7 +216,7 @@ class Scheduler:
             task.job.error = error
             return None
         except Exception as error:  # noqa: BLE001  see above
-            return WindowOutcome(task.window, failure=str(error) or type(error).__name__)
+            return unread(task.window, error)
 
 
 def _alike(one: Run, other: Run) -> bool:

@@ -51,6 +51,29 @@ class WindowOutcome:
     failure: str = ""
 
 
+def unread(window: Window, error: Exception) -> WindowOutcome:
+    """Give the outcome of a window that could not be read: the order shown.
+
+    Parameters
+    ----------
+    window
+        Candidates in the order shown.
+    error
+        Why; its message becomes the `failure`.
+
+    Returns
+    -------
+    WindowOutcome
+        With a `failure` that is never empty.
+
+    Examples
+    --------
+    >>> unread((2, 0), MemoryError())
+    WindowOutcome(order=(2, 0), logits=(), grades=(), repairs=(), trace='', generated_tokens=0, failure='MemoryError')
+    """
+    return WindowOutcome(window, failure=str(error) or type(error).__name__)
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a strategy concludes: every candidate once, best first.
@@ -98,7 +121,10 @@ class Reader(Protocol):
         ...
 
     def read(self, prompts: Sequence[TokenIds], windows: Sequence[Window], *, labels: LabelSet) -> list[WindowOutcome]:
-        """Read windows; `prompts[i]` shows the candidates of `windows[i]` under the first labels, in that order."""
+        """Read windows; `prompts[i]` shows the candidates of `windows[i]` under the first labels, in that order.
+
+        Where the model says which prompts it failed at, the outcomes of those windows are from `unread`.
+        """
         ...
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, Self
 
 from rankers.errors import ConfigError, InvalidInputError, WorkerError
-from rankers.llm.http_calls import JsonCalls
+from rankers.llm.http_calls import JsonCalls, call_each
 from rankers.protocols import Generation, TokenIds
 
 LONGEST_PIECE = 16
@@ -196,8 +196,8 @@ class ChatEngine:
         ------
         InvalidInputError
             If a prompt is no conversation, or leaves no room for `max_new_tokens` in the context.
-        WorkerError
-            If the server does not answer, the model refuses, or the answer is empty.
+        PartialFailureError
+            If the server does not answer, the model refuses, or the answer is empty; it has the other answers.
         """
         bodies = []
         for i, prompt in enumerate(prompts):
@@ -207,8 +207,7 @@ class ChatEngine:
                     f"is {self.context_tokens}; show fewer or shorter passages at a time"
                 )
             bodies.append(self._body(decode_pieces(prompt), max_new_tokens, stop))
-        # The first failure cancels what has not been sent.
-        return list(self._threads.map(self._ask, bodies))
+        return call_each(self._threads, self._ask, bodies)
 
     def close(self) -> None:
         """Close the connections; calls under way are finished first."""

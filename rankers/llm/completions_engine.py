@@ -7,16 +7,16 @@ the labels (``allowed_token_ids``), and what comes back is keyed by token id (``
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from transformers import AutoTokenizer
 
 from rankers.errors import ConfigError, InvalidInputError, WorkerError
-from rankers.llm.http_calls import JsonCalls
+from rankers.llm.http_calls import JsonCalls, call_each
 from rankers.llm.prompt_tokenizer import PromptTokenizer
 from rankers.protocols import Generation, TokenIds
 
@@ -35,9 +35,6 @@ _PLAIN_GREEDY = {
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
 }
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 class CompletionsEngine:
@@ -128,14 +125,15 @@ class CompletionsEngine:
         ------
         InvalidInputError
             If a prompt is empty or too long, or there are not as many candidate lists as prompts.
-        WorkerError
-            If the server does not answer, or not with the log-probabilities of the candidates alone.
+        PartialFailureError
+            If the server does not answer, or not with the log-probabilities of the candidates alone; it has the other
+            answers.
         """
         if len(prompts) != len(candidates):
             raise InvalidInputError(f"{len(prompts)} prompts need as many candidate lists, got {len(candidates)}")
         # One token is written, though only its log-probability is of use.
         self._check(prompts, room=1)
-        return self._map(self._read, list(zip(prompts, candidates, strict=True)))
+        return call_each(self._threads, self._read, list(zip(prompts, candidates, strict=True)))
 
     def continuation_log_probabilities(
         self, prompts: Sequence[TokenIds], continuations: Sequence[TokenIds]
@@ -159,8 +157,9 @@ class CompletionsEngine:
         InvalidInputError
             If a prompt or continuation is empty, both are too long together, or there are not as many continuations as
             prompts.
-        WorkerError
-            If the server does not answer, or not with the log-probabilities of the prompt's tokens.
+        PartialFailureError
+            If the server does not answer, or not with the log-probabilities of the prompt's tokens; it has the other
+            answers.
         """
         if len(prompts) != len(continuations):
             raise InvalidInputError(f"{len(prompts)} prompts need as many continuations, got {len(continuations)}")
@@ -169,7 +168,7 @@ class CompletionsEngine:
                 raise InvalidInputError(f"continuation {i} is empty; it needs at least one token")
         self._check(prompts, room=1)
         self._check([[*prompt, *wanted] for prompt, wanted in zip(prompts, continuations, strict=True)], room=1)
-        return self._map(self._follow, list(zip(prompts, continuations, strict=True)))
+        return call_each(self._threads, self._follow, list(zip(prompts, continuations, strict=True)))
 
     def generate(
         self, prompts: Sequence[TokenIds], *, max_new_tokens: int, stop: Sequence[str] = ()
@@ -194,14 +193,14 @@ class CompletionsEngine:
         ------
         InvalidInputError
             If a prompt is empty, or leaves no room for `max_new_tokens` in the context.
-        WorkerError
-            If the server does not answer, or not as the protocol says.
+        PartialFailureError
+            If the server does not answer, or not as the protocol says; it has the other answers.
         """
         self._check(prompts, room=max_new_tokens)
         asked: dict[str, Any] = {"max_tokens": max_new_tokens}
         if stop:
             asked |= {"stop": list(stop), "include_stop_str_in_output": True}
-        return self._map(lambda prompt: self._write(prompt, asked), prompts)
+        return call_each(self._threads, lambda prompt: self._write(prompt, asked), prompts)
 
     def close(self) -> None:
         """Close the connections; calls under way are finished first."""
@@ -213,10 +212,6 @@ class CompletionsEngine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _map(self, function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
-        # The first failure cancels what has not been sent.
-        return list(self._threads.map(function, items))
 
     def _read(self, asked: tuple[TokenIds, TokenIds]) -> npt.NDArray[np.float32]:
         prompt, wanted = asked

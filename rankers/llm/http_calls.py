@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Executor, Future, wait
 from email.utils import parsedate_to_datetime
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 
-from rankers.errors import ConfigError, WorkerError
+from rankers.errors import ConfigError, PartialFailureError, WorkerError
 
 LONGEST_WAIT_S = 30.0
 """However long a server asks to wait."""
 
 _BODY_SHOWN = 200
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class JsonCalls:
@@ -131,6 +136,49 @@ class JsonCalls:
     def shown(self, text: str) -> str:
         """Shorten what a server said to what a message may have of it: without the secret that some servers repeat."""
         return (text.replace(self._secret, "***") if self._secret else text)[:_BODY_SHOWN]
+
+
+def call_each(threads: Executor, function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
+    """Call a function for each item at the same time; the first failure cancels what has not begun.
+
+    Parameters
+    ----------
+    threads
+        They bound how many calls are under way.
+    function
+        Raises `WorkerError` where it fails.
+    items
+        Any number.
+
+    Returns
+    -------
+    list
+        What each call gave, in the order of the items.
+
+    Raises
+    ------
+    PartialFailureError
+        If a call failed, once all that had begun have ended.
+    """
+    calls: list[Future[_Result]] = []
+    try:
+        calls.extend(threads.submit(function, item) for item in items)
+        wait(calls, return_when=FIRST_EXCEPTION)
+    finally:
+        for call in calls:
+            call.cancel()
+    results: dict[int, _Result] = {}
+    errors: dict[int, WorkerError] = {}
+    for i, call in enumerate(calls):
+        try:
+            results[i] = call.result()
+        except WorkerError as error:
+            errors[i] = error
+        except CancelledError:
+            continue
+    if errors:
+        raise PartialFailureError(results, errors) from errors[min(errors)]
+    return list(results.values())
 
 
 def wait_s(attempt: int, *, first_wait_s: float, retry_after: str = "") -> float:

@@ -67,8 +67,10 @@ def tree_attention(
     ----------
     query
         [1, H, T, D].
-    key, value
+    key
         [1, G, T, D]; H is a multiple of G, and heads next to each other share keys and values.
+    value
+        [1, G, T, D].
     masks
         As of `tree_masks`; their sizes sum to T.
     scaling

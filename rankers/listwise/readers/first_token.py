@@ -8,7 +8,8 @@ import numpy as np
 
 from rankers.errors import WorkerError
 from rankers.listwise.labels import LabelSet
-from rankers.listwise.windows import Signal, Window, WindowOutcome
+from rankers.listwise.readers.answers import ask_each
+from rankers.listwise.windows import Signal, Window, WindowOutcome, unread
 from rankers.protocols import LanguageModel, TokenIds
 
 
@@ -45,16 +46,23 @@ class FirstTokenReader:
         Returns
         -------
         list of WindowOutcome
-            Logit descending; equal logits keep the order shown.
+            Logit descending; equal logits keep the order shown. A window that the model failed at has a `failure`.
 
         Raises
         ------
         WorkerError
             If a logit is not a number.
         """
-        read = self._model.next_token_logits(prompts, [labels.ids[: len(window)] for window in windows])
+        wanted = [labels.ids[: len(window)] for window in windows]
+        read = ask_each(
+            lambda places: self._model.next_token_logits([prompts[i] for i in places], [wanted[i] for i in places]),
+            len(prompts),
+        )
         outcomes = []
         for window, logits in zip(windows, read, strict=True):
+            if isinstance(logits, WorkerError):
+                outcomes.append(unread(window, logits))
+                continue
             if np.isnan(logits).any():
                 raise WorkerError(
                     "the language model gave a logit that is not a number; load it in float32 or bfloat16"

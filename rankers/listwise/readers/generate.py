@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from rankers.errors import ConfigError
+from rankers.errors import ConfigError, WorkerError
 from rankers.listwise.labels import LabelSet
 from rankers.listwise.permutation import Repair, parse_permutation
-from rankers.listwise.windows import Signal, Window, WindowOutcome
+from rankers.listwise.readers.answers import ask_each
+from rankers.listwise.windows import Signal, Window, WindowOutcome, unread
 from rankers.protocols import Generation, GenerativeModel, TokenIds
 
 _THOUGHT_BEGIN = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
@@ -63,11 +64,15 @@ class GenerateReader:
         Returns
         -------
         list of WindowOutcome
-            `repairs` has the `rankers.listwise.permutation.Repair` of every kind that an answer needed.
+            `repairs` has the `rankers.listwise.permutation.Repair` of every kind that an answer needed. A window that
+            the model failed at has a `failure`.
         """
         answers = write(self._model, prompts, windows, labels=labels, budget=self.answer_tokens)
         outcomes = []
         for window, written in zip(windows, answers, strict=True):
+            if isinstance(written, WorkerError):
+                outcomes.append(unread(window, written))
+                continue
             answer = without_reasoning(written.text)
             # Some models write the bracket again that the prompt ends in.
             repeats_it = answer.lstrip().startswith(self._answer_prefix)
@@ -123,7 +128,7 @@ def write(
     *,
     labels: LabelSet,
     budget: Callable[[Sequence[str]], int],
-) -> list[Generation]:
+) -> list[Generation | WorkerError]:
     """Let a model answer prompts, those with the same budget together, so that a batch gives what each gives alone.
 
     Parameters
@@ -141,16 +146,24 @@ def write(
 
     Returns
     -------
-    list of Generation
-        One per prompt.
+    list of Generation or WorkerError
+        One per prompt: what was written, or why the model failed at it.
     """
     budgets = {size: budget(labels.labels[:size]) for size in {len(window) for window in windows}}
-    written: dict[int, Generation] = {}
+    written: dict[int, Generation | WorkerError] = {}
     for tokens in sorted(set(budgets.values())):
         places = [i for i, window in enumerate(windows) if budgets[len(window)] == tokens]
-        found = model.generate([prompts[i] for i in places], max_new_tokens=tokens)
-        written |= zip(places, found, strict=True)
+        together = [prompts[i] for i in places]
+        written |= zip(places, _write_each(model, together, max_new_tokens=tokens), strict=True)
     return [written[i] for i in range(len(prompts))]
+
+
+def _write_each(
+    model: GenerativeModel, prompts: Sequence[TokenIds], *, max_new_tokens: int
+) -> list[Generation | WorkerError]:
+    return ask_each(
+        lambda places: model.generate([prompts[i] for i in places], max_new_tokens=max_new_tokens), len(prompts)
+    )
 
 
 def without_reasoning(text: str) -> str:

@@ -9,11 +9,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rankers.errors import ConfigError
+from rankers.errors import ConfigError, WorkerError
 from rankers.listwise.labels import LabelSet
 from rankers.listwise.permutation import Repair
 from rankers.listwise.readers.generate import check_budget, cut_off, with_slack, without_reasoning, write
-from rankers.listwise.windows import Signal, Window, WindowOutcome
+from rankers.listwise.windows import Signal, Window, WindowOutcome, unread
 from rankers.protocols import GenerativeModel, TokenIds
 
 # A minus sign follows a space; in "[A]-7" the stroke is a dash.
@@ -69,11 +69,15 @@ class GradesReader:
         Returns
         -------
         list of WindowOutcome
-            Grade descending; equal grades keep the order shown. An answer without a grade has no `grades`.
+            Grade descending; equal grades keep the order shown. An answer without a grade has no `grades`. A window
+            that the model failed at has a `failure`.
         """
         answers = write(self._model, prompts, windows, labels=labels, budget=self.answer_tokens)
         outcomes = []
         for window, written in zip(windows, answers, strict=True):
+            if isinstance(written, WorkerError):
+                outcomes.append(unread(window, written))
+                continue
             found = parse_grades(
                 without_reasoning(written.text), labels.labels[: len(window)], top_grade=self._top_grade
             )

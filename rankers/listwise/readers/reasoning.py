@@ -6,10 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rankers.errors import WorkerError
 from rankers.listwise.labels import LabelSet
 from rankers.listwise.permutation import Repair
 from rankers.listwise.readers.generate import check_budget, ordered, write
-from rankers.listwise.windows import Signal, Window, WindowOutcome
+from rankers.listwise.windows import Signal, Window, WindowOutcome, unread
 from rankers.protocols import Generation, GenerativeModel, TokenIds
 
 _TAG = re.compile(r"<\s*(/?)\s*(think|answer)\s*>", re.IGNORECASE)
@@ -60,11 +61,14 @@ class ReasoningReader:
         -------
         list of WindowOutcome
             `trace` has the reasoning. Where the budget ended within it there is no answer, and the order is the one
-            shown.
+            shown. A window that the model failed at has a `failure`.
         """
         written = write(self._model, prompts, windows, labels=labels, budget=self.answer_tokens)
         outcomes = []
         for window, generation in zip(windows, written, strict=True):
+            if isinstance(generation, WorkerError):
+                outcomes.append(unread(window, generation))
+                continue
             found = split_reasoning(generation)
             outcomes.append(
                 ordered(

@@ -57,8 +57,9 @@ class Sliding:
     def plan(self, count: int) -> Plan:
         """Order candidates with at most `passes` * (1 + ceil((count - size) / stride)) windows, one after the other.
 
-        A pass that changes nothing is the last: the next would read the very same windows. A list that fits one window
-        and is read once gets the scores of `Single`.
+        A pass that changes nothing is the last, as the next would read the very same windows; a window that could not
+        be read leaves open whether it would have changed something. A list that fits one window and is read once gets
+        the scores of `Single`.
 
         Parameters
         ----------
@@ -82,15 +83,16 @@ class Sliding:
         if self.shuffle_seed is not None:
             random.Random(self.shuffle_seed).shuffle(order)
         for _ in range(self.passes):
-            before = tuple(order)
+            before, failed = tuple(order), False
             end = count
             while True:
                 start = max(end - self.size, 0)
                 (outcome,) = yield [tuple(order[start:end])]
                 order[start:end] = outcome.order
+                failed |= bool(outcome.failure)
                 if start == 0:
                     break
                 end -= self.stride
-            if tuple(order) == before:
+            if tuple(order) == before and not failed:
                 break
         return Verdict(tuple(order))

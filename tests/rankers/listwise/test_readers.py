@@ -268,7 +268,7 @@ def test_packaged_templates_fit_a_real_model(name: str, smollm2: str, smollm2_en
     passages = [prompts.encode_passage(text) for text in ("Water boils.", "Ice melts.")]
     ids = prompts.render(prompts.encode_query("when?"), passages, (12.5, 0.25) if template.shows_scores else ())
     first, second = template.labels[:2]
-    scores = (" (BM25 score: 12.50)", " (BM25 score: 0.25)") if name == "insert_rank" else ("", "")
+    scores = (" (search score: 12.5)", " (search score: 0.25)") if name == "insert_rank" else ("", "")
     text = str(AutoTokenizer.from_pretrained(smollm2).decode(ids))
     assert f"\n[{first}] Water boils.{scores[0]}\n[{second}] Ice melts.{scores[1]}\n" in text
     assert text.count("when?") == 2

@@ -17,7 +17,7 @@ from rankers.listwise.ranker import ListwiseRanker
 from rankers.listwise.readers.first_token import FirstTokenReader
 from rankers.listwise.scheduler import Scheduler
 from rankers.listwise.strategies.sliding import Sliding
-from rankers.listwise.windows import Signal, Strategy, Window, WindowOutcome
+from rankers.listwise.windows import Signal, Strategy, Window, WindowOutcome, unread
 from rankers.protocols import TokenIds
 from rankers.types import Document, Query, Ranking
 from tests.rankers.listwise.oracle import OracleModel
@@ -110,6 +110,52 @@ def test_a_window_that_fails_twice_keeps_its_order_and_says_so() -> None:
     assert other.ids[0] == "b4"
     # Both together, each alone, then the other windows.
     assert [len(batch) for batch in reader.batches] == [2, 1, 1, 2, 2]
+
+
+class Picky(Watched):
+    """Says which windows of a batch it could not read: those that show the word, as often as it is told to."""
+
+    def __init__(self, word: str, *, times: int, before: Callable[[list[str]], None] = lambda texts: None) -> None:
+        super().__init__(before)
+        self._word = word
+        self._times = times
+
+    def read(self, prompts: Sequence[TokenIds], windows: Sequence[Window], *, labels: LabelSet) -> list[WindowOutcome]:
+        outcomes = super().read(prompts, windows, labels=labels)
+        failed = [i for i, text in enumerate(self.batches[-1]) if self._word in text]
+        if failed and self._times:
+            self._times -= 1
+            for i in failed:
+                outcomes[i] = unread(windows[i], WorkerError("refused"))
+        return outcomes
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_only_the_windows_that_failed_are_read_again_and_together(times: int) -> None:
+    documents = [Document(f"d{i}", f"{'bad' if i in {2, 14} else 'good'} {i}") for i in range(20)]
+    rankings = [Ranking.from_order(Query("q", "q"), documents[start : start + 4]) for start in range(0, 20, 4)]
+    reader = Picky("bad", times=times)
+    results = ranker(reader, Sliding(size=3, stride=2)).rank(rankings)
+    failure = "" if times == 1 else "refused"
+    failures = [[window.failure for window in result.evidence.windows] for result in results]
+    assert failures == [[failure, ""], ["", ""], ["", ""], [failure, ""], ["", ""]]
+    best = ["d3", "d7", "d11", "d15", "d19"] if times == 1 else ["d1", "d7", "d11", "d13", "d19"]
+    assert [result.ids[0] for result in results] == best
+    # The last three of each ranking, those with a bad one again, then the first two of each.
+    assert [len(batch) for batch in reader.batches] == [5, 2, 5]
+
+
+def test_a_second_reading_that_fails_as_a_whole_keeps_what_the_first_gave() -> None:
+    def fail_alone(texts: list[str]) -> None:
+        if len(texts) == 1:
+            raise RuntimeError("the server has gone")
+
+    reader = Picky("bad", times=9, before=fail_alone)
+    good = candidates(4, "good")
+    bad = Ranking.from_order(Query("b", "b"), [Document(f"b{i}", f"bad {i}") for i in range(4)])
+    with pytest.raises(WorkerError, match="none of 1 windows could be read: the server has gone"):
+        ranker(reader, Sliding(size=4, stride=2)).rank([good, bad])
+    assert [len(batch) for batch in reader.batches] == [2, 1]
 
 
 def test_a_ranking_of_which_nothing_could_be_read_is_an_error() -> None:

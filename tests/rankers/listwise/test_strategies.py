@@ -239,6 +239,24 @@ def test_a_pass_that_changes_nothing_is_the_last(shape: tuple[int, int], count: 
     assert played.windows == windows_that_change_nothing(once, count)
 
 
+@given(sizes, st.integers(2, 60), st.data())
+def test_a_pass_with_a_window_that_failed_is_not_the_last(
+    shape: tuple[int, int], count: int, data: st.DataObject
+) -> None:
+    falling = [1 - i / count for i in range(count)]
+    once = len(planned_windows(Sliding(size=shape[0], stride=shape[1]), count))
+    fails = data.draw(st.sets(st.integers(0, once - 1), min_size=1))
+    often = Sliding(size=shape[0], stride=shape[1], passes=9)
+    # Nothing changes in the first pass, but only the second says that nothing has to.
+    assert len(play(often, count, WorthReader(falling, fails=fails)).windows) == 2 * once
+    # The reader comes back after a pass of which nothing could be read.
+    worths = random_worths(count, 1)
+    twice = Sliding(size=shape[0], stride=shape[1], passes=2)
+    played = play(twice, count, WorthReader(worths, fails=range(once)))
+    whole = Sliding(size=shape[0], stride=shape[1])
+    assert played.order == play(whole, count, WorthReader(worths)).order
+
+
 def test_every_pass_reads_the_whole_list_again() -> None:
     worths = random_worths(100, 1)
     once, twice = (play(Sliding(passes=passes), 100, WorthReader(worths)) for passes in (1, 2))

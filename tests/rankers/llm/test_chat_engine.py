@@ -13,12 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankers.errors import ConfigError, InvalidInputError, WorkerError
+from rankers.errors import ConfigError, InvalidInputError, PartialFailureError, WorkerError
+from rankers.listwise.labels import LabelSet
 from rankers.listwise.permutation import Repair
 from rankers.listwise.ranker import ListwiseRanker
 from rankers.listwise.readers.generate import GenerateReader
 from rankers.listwise.readers.grades import GradesReader
 from rankers.listwise.readers.reasoning import ReasoningReader
+from rankers.listwise.strategies.groupwise import Groupwise
 from rankers.listwise.strategies.single import Single
 from rankers.listwise.strategies.sliding import Sliding
 from rankers.listwise.template import load_template
@@ -440,3 +442,90 @@ def test_a_window_that_is_refused_keeps_its_order_and_says_why(connect: Connect)
     assert "hosted refused to answer: 'not this one'" in first.failure
     assert not second.failure
     assert result.ids == ("d3", "d2", "d1", "d0", "d4", "d5", "d6")
+
+
+def grades(body: Json) -> str:
+    return "\n".join(f"[{label}] {worth}" for label, worth in sorted(best_labels(body)))
+
+
+GROUPS = [[1, 2, 3], [4, 5, 6], [0, 8, 9], [7, 10, 11], [12, 13]]
+"""What the documents of five windows are worth, the last one of another size; 0 is what the server refuses."""
+GRADED = [worth for group in GROUPS for worth in group]
+
+
+def grade_groups(engine: ChatEngine) -> Ranking:
+    reader = GradesReader(engine, top_grade=20)
+    ranker = ListwiseRanker(engine, template="group_grades", strategy=Groupwise(size=3), reader=reader)
+    return ranker.rank([candidates(GRADED)])[0]
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 2, 8])
+@pytest.mark.parametrize("times", [1, 2])
+def test_one_refusal_costs_one_request(connect: Connect, times: int, max_in_flight: int) -> None:
+    refused: list[Json] = []
+
+    def answer(body: Json) -> str | Json:
+        if 0 in dict(best_labels(body)).values() and len(refused) < times:
+            refused.append(body)
+            return reply(None, refusal="not this one")
+        return grades(body)
+
+    with FakeServer(answers=answer) as server:
+        result = grade_groups(connect(server, max_in_flight=max_in_flight))
+    assert len(server.received) == 5 + 1
+    failures = [window.failure for window in result.evidence.windows]
+    assert [bool(failure) for failure in failures] == [False, False, times == 2, False, False]
+    assert ("not this one" in failures[2]) == (times == 2)
+    if times == 1:
+        assert result.ids == best_first(GRADED)
+    else:
+        assert result.ids[6:9] == ("d6", "d7", "d8")
+
+
+def test_windows_that_failed_are_asked_again_together(connect: Connect) -> None:
+    seen: set[str] = set()
+    both = threading.Barrier(2)
+
+    def answer(body: Json) -> str | Json:
+        if not {2, 7} & set(dict(best_labels(body)).values()):
+            return grades(body)
+        if echo(body) not in seen:
+            seen.add(echo(body))
+            return reply(None, refusal="not now")
+        # The first window and the fourth are only answered beside each other.
+        both.wait(timeout=30)
+        return grades(body)
+
+    with FakeServer(answers=answer) as server:
+        result = grade_groups(connect(server))
+    assert not any(window.failure for window in result.evidence.windows)
+    assert len(seen) == 2
+    assert len(server.received) == 5 + 2
+
+
+def test_a_server_that_refuses_everything_is_asked_twice(connect: Connect) -> None:
+    with FakeServer() as server, pytest.raises(WorkerError, match=r"none of 5 windows could be read: .*status 400"):
+        grade_groups(connect(server, max_in_flight=2))
+    assert len(server.received) == 10
+
+
+@pytest.mark.parametrize("reader", [GenerateReader, ReasoningReader, GradesReader])
+def test_every_reader_says_which_window_it_could_not_read(
+    connect: Connect, reader: type[GenerateReader | ReasoningReader | GradesReader]
+) -> None:
+    with FakeServer(answers=lambda body: reply(None, refusal="no") if echo(body) == "1" else "[B] 2 > [A] 1") as server:
+        engine = connect(server)
+        prompts = [conversation(engine, str(i)) for i in range(3)]
+        outcomes = reader(engine).read(prompts, [(0, 1), (2, 3), (4, 5)], labels=LabelSet(("A", "B")))
+    assert [outcome.order for outcome in outcomes] == [(1, 0), (2, 3), (5, 4)]
+    assert [outcome.failure for outcome in outcomes] == ["", outcomes[1].failure, ""]
+    assert "refused to answer: 'no'" in outcomes[1].failure
+
+
+def test_an_error_has_the_answers_that_came(connect: Connect) -> None:
+    with FakeServer(answers=lambda body: reply(None, refusal="no") if echo(body) == "1" else echo(body)) as server:
+        engine = connect(server)
+        with pytest.raises(PartialFailureError, match="refused to answer: 'no'") as caught:
+            engine.generate([conversation(engine, str(i)) for i in range(3)], max_new_tokens=7)
+    assert caught.value.results == {i: Generation(str(i), 1, complete=True) for i in (0, 2)}
+    assert list(caught.value.errors) == [1]

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from rankers.errors import ConfigError, InvalidInputError, WorkerError
+from rankers.errors import ConfigError, InvalidInputError, PartialFailureError, WorkerError
+from rankers.listwise.labels import LabelSet
 from rankers.listwise.ranker import ListwiseRanker
+from rankers.listwise.readers.first_token import FirstTokenReader
 from rankers.listwise.readers.generate import GenerateReader
+from rankers.listwise.strategies.single import Single
 from rankers.listwise.strategies.sliding import Sliding
 from rankers.llm.completions_engine import CompletionsEngine
 from rankers.llm.transformers_engine import TransformersEngine
@@ -414,3 +417,57 @@ def test_a_tokenizer_that_is_not_there_and_a_bound_of_nothing_are_refused(tmp_pa
         CompletionsEngine("http://host/v1", model="m", tokenizer=str(tmp_path / "missing"))
     with pytest.raises(ConfigError, match="max_in_flight is 0"):
         CompletionsEngine("http://host/v1", model="m", tokenizer=tokenizer, max_in_flight=0)
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 2, 8])
+def test_an_error_has_what_was_read_of_the_other_prompts(network: Any, connect: Connect, max_in_flight: int) -> None:
+    prompts = some_prompts(5)
+    prompts[2] = [5] * CONTEXT  # too long for the server, which the engine has not been told
+    with FakeServer(network) as server:
+        engine = connect(server, max_in_flight=max_in_flight)
+        asks: list[Callable[[], object]] = [
+            lambda: engine.next_token_logits(prompts, [LABELS] * 5),
+            lambda: engine.continuation_log_probabilities(prompts, [[7]] * 5),
+            lambda: engine.generate(prompts, max_new_tokens=2),
+        ]
+        for ask in asks:
+            server.received.clear()
+            with pytest.raises(PartialFailureError, match=r"status 400.*maximum context length") as caught:
+                ask()
+            assert list(caught.value.errors) == [2]
+            # What was sent is kept, and what was not sent is in neither.
+            assert set(range(min(2, max_in_flight))) <= set(caught.value.results) <= {0, 1, 3, 4}
+            assert len(server.received) == len(caught.value.results) + 1
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 2, 8])
+def test_a_window_that_cannot_be_read_leaves_the_others_theirs(
+    network: Any, connect: Connect, max_in_flight: int
+) -> None:
+    prompts = some_prompts(5)
+    prompts[2] = [5] * CONTEXT
+    windows = [(2 * i, 2 * i + 1) for i in range(5)]
+    labels = LabelSet(("a", "b"), (41, 40))
+    with FakeServer(network) as server:
+        outcomes = FirstTokenReader(connect(server, max_in_flight=max_in_flight)).read(prompts, windows, labels=labels)
+    assert len(server.received) == 5
+    assert [bool(outcome.failure) for outcome in outcomes] == [False, False, True, False, False]
+    assert (outcomes[2].order, outcomes[2].logits) == ((4, 5), ())
+    for i in (0, 1, 3, 4):
+        np.testing.assert_allclose(
+            outcomes[i].logits, label_log_probabilities(network, prompts[i], [41, 40]), atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 8])
+def test_one_request_that_fails_once_is_the_only_one_sent_again(connect: Connect, max_in_flight: int) -> None:
+    large = random_network(tiny_llama_config(max_position_embeddings=4096))
+    rankings = [
+        Ranking.from_order(Query(f"q{i}", f"which {i}?"), [Document(f"d{i}{j}", f"passage {i} {j}") for j in range(3)])
+        for i in range(5)
+    ]
+    with FakeServer(large, faults=[Status(400)], context_tokens=4096) as server:
+        engine = connect(server, max_in_flight=max_in_flight)
+        results = ListwiseRanker(engine, strategy=Single(), passage_tokens=20).rank(rankings)
+    assert len(server.received) == 5 + 1
+    assert [window.failure for result in results for window in result.evidence.windows] == [""] * 5

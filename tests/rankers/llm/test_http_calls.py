@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankers.errors import ConfigError, WorkerError
-from rankers.llm.http_calls import LONGEST_WAIT_S, JsonCalls, wait_s
+from rankers.errors import ConfigError, PartialFailureError, WorkerError
+from rankers.llm.http_calls import LONGEST_WAIT_S, JsonCalls, call_each, wait_s
 from tests.rankers.llm.fake_server import Body, Cut, FakeServer, Fault, Hang, Status
 
 PATH = "/chat/completions"
@@ -207,3 +207,37 @@ def test_two_ways_to_authenticate_and_no_attempt_are_refused() -> None:
         JsonCalls("http://me:it@host/v1", api_key=KEY)
     with pytest.raises(ConfigError, match="attempts is 0"):
         JsonCalls("http://host/v1", attempts=0)
+
+
+def test_a_failure_keeps_what_has_begun_and_cancels_the_rest() -> None:
+    begun: list[int] = []
+    failed = threading.Event()
+
+    def call(item: int) -> int:
+        begun.append(item)
+        if item == 1:
+            failed.set()
+            raise WorkerError("refused")
+        # The other thread goes on where the failure is known, and slowly enough to be stopped.
+        assert failed.wait(30)
+        time.sleep(0.05)
+        return 10 * item
+
+    with ThreadPoolExecutor(2) as threads, pytest.raises(PartialFailureError, match=r"^refused$") as caught:
+        call_each(threads, call, range(100))
+    assert caught.value.results[0] == 0
+    assert caught.value.results == {item: 10 * item for item in begun if item != 1}
+    assert list(caught.value.errors) == [1]
+    assert caught.value.__cause__ is caught.value.errors[1]
+    assert len(begun) < 100
+
+
+def test_what_was_not_foreseen_is_raised_as_it_is() -> None:
+    def call(item: int) -> int:
+        return 1 // item
+
+    with ThreadPoolExecutor(2) as threads:
+        with pytest.raises(ZeroDivisionError):
+            call_each(threads, call, [1, 0, 1])
+        assert call_each(threads, call, [1, 1]) == [1, 1]
+        assert call_each(threads, call, []) == []
