@@ -10,8 +10,8 @@ COPY index index
 COPY training training
 # CONSTRAINTS=/dev/null takes a CUDA build of torch, for the worker.
 ARG CONSTRAINTS=constraints.txt
-RUN make install VENV=/opt/shortlist EDITABLE= EXTRAS=offline,postgres CONSTRAINTS=${CONSTRAINTS}
-RUN make models VENV=/opt/shortlist EDITABLE= EXTRAS=offline,postgres CONSTRAINTS=${CONSTRAINTS}
+RUN make install VENV=/opt/shortlist EDITABLE= EXTRAS=offline,postgres,train CONSTRAINTS=${CONSTRAINTS}
+RUN make models VENV=/opt/shortlist EDITABLE= EXTRAS=offline,postgres,train CONSTRAINTS=${CONSTRAINTS}
 
 FROM python:3.11-slim
 RUN useradd --create-home --uid 10001 shortlist
@@ -19,8 +19,8 @@ COPY --from=build /opt/shortlist /opt/shortlist
 WORKDIR /srv/shortlist
 COPY --from=build --chown=shortlist /src/shortlist.yaml ./
 COPY --from=build --chown=shortlist /src/var var
-# A volume mounted here takes over the owner of the folder.
-RUN install -d -o shortlist var/index
+# A volume mounted on one of these takes over its owner, and a new one on var/models its content.
+RUN install -d -o shortlist var/index var/loop
 USER shortlist
 ENV PATH=/opt/shortlist/bin:$PATH HF_HUB_OFFLINE=1
 EXPOSE 8000

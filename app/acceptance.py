@@ -132,6 +132,7 @@ def _impression(at: int, event: SentImpression, hash_key: Callable[[str], str]) 
         model_version=event.model_version,
         shown_at=event.shown_at,
         features=event.features,
+        feature_set=event.feature_set or "",
         session_key=hash_key(event.session) if event.session else None,
         user_key=hash_key(event.user) if event.user else None,
         layout=event.layout,

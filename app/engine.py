@@ -18,6 +18,7 @@ from typing import TypeAlias, TypeVar
 
 from app.batching import Batcher, BatchReport, Done
 from rankers.errors import DeadlineError, InvalidInputError, NotReadyError, ShortlistError, WorkerError
+from rankers.listwise.permutation import Repair
 from rankers.pipeline import RETRIEVE, Pipeline, PipelineResult, Stage, StageResult
 from rankers.protocols import CheapRanker, Ranker, Retriever, joins_of
 from rankers.types import Query, Ranking, Reading
@@ -88,7 +89,7 @@ class EngineResult:
 
     @property
     def warnings(self) -> list[str]:
-        """What stages note, and parts of them that failed while the rest of the stage did its work."""
+        """What stages note, and parts of them that gave nothing while the rest of the stage did its work."""
         of_stages = (note for stage in self.stages for note in stage.ranking.evidence.notes)
         found = list(dict.fromkeys((*self.notes, *of_stages)))
         for stage in self.stages:
@@ -98,6 +99,12 @@ class EngineResult:
                 found.append(
                     f"{len(unread)} of {len(windows)} windows of stage {stage.name!r} could not be read and kept their "
                     f"order: {unread[0]}"
+                )
+            unanswered = stage.ranking.evidence.repairs.get(Repair.NO_ANSWER, 0)
+            if unanswered:
+                found.append(
+                    f"{unanswered} of {len(windows)} windows of stage {stage.name!r} got no usable answer and kept "
+                    "their order"
                 )
         return found
 

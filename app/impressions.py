@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from app.acceptance import Accepted, Report, accept
 from app.batching import Batcher
+from app.catalog import Live
+from app.engine import EngineResult
 from app.wire.events import SentEvent
 from index.clicklog.store import Records, SqlClickLog
 from rankers.errors import DeadlineError, ShortlistError
@@ -24,6 +27,8 @@ MAX_EVENTS_QUEUE = 40_000
 EXPIRY_INTERVAL_S = 3600.0
 ADDING = "adding"
 """Commits that can run side by side, where the database gains from it."""
+INCOMING = "incoming"
+"""In a model version: no stage had its say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +214,47 @@ class ImpressionLog:
         if self._salt is None:
             self._salt = self._log.salt()
         return hash_key(key, self._salt)
+
+
+def served_impression(
+    live: Live, result: EngineResult, *, layout: str, k: int | None = None, ids: Sequence[str] | None = None
+) -> Impression:
+    """Record what is about to be shown; the version ends in the last stage that had its say.
+
+    Parameters
+    ----------
+    live
+        What ran.
+    result
+        What it gave.
+    layout
+        As in `Impression.layout`.
+    k
+        Places shown; all if not given.
+    ids
+        Names of the documents, where their ids in `result` are positions in a request.
+
+    Returns
+    -------
+    Impression
+        With an id of its own, ready for `ImpressionLog.add`.
+    """
+    ranking = result.ranking if k is None else result.ranking.top(k)
+    own = {document.id: document.features for document in ranking.documents if document.features}
+    features = replace(result, ranking=ranking).features if result.feature_set else own
+    name = {document_id: document_id if ids is None else ids[int(document_id)] for document_id in ranking.ids}
+    return Impression(
+        id=uuid.uuid4().hex,
+        query_text=ranking.query.text,
+        document_ids=tuple(name.values()),
+        pipeline=live.pipeline.name,
+        model_version=live.version_after(result.stages[-1].name if result.stages else INCOMING),
+        shown_at=datetime.now(UTC),
+        features={name[document_id]: numbers for document_id, numbers in features.items()},
+        feature_set=result.feature_set,
+        layout=layout,
+        arms=result.arms[: len(ranking)],
+    )
 
 
 def _counts(deleted: Deleted) -> tuple[int, int]:

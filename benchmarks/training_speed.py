@@ -1,9 +1,12 @@
 """Tokens per second of listwise training, against the same model in a plain Trainer loop, in turns in one process.
 
     python -m benchmarks.training_speed LISTS --model var/models/smollm2-135m/package-0.1.2
+    python -m benchmarks.training_speed PANELS --model ... --settings training/listwise/recipes/cpu-3.yaml --count 8
 
 The plain loop pads a batch and computes logits everywhere, as fine-tuning scripts do; it has only the language-model
-loss, while ours has the ranking loss too. Tokens are those of the lists, without padding.
+loss, while ours has the ranking loss too. Tokens are those of the lists, without padding. With `--settings` both read
+the windows of a recipe, all queries of a window, in its precision (the plain loop by `bf16=True`), and the plain loop
+learns from them prompt by prompt.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from transformers import Trainer, TrainingArguments
 
 from rankers.listwise.prompt import PromptBuilder
@@ -55,7 +59,7 @@ def padded(examples: list[Example]) -> dict[str, torch.Tensor]:
     }
 
 
-def time_plain(model: Any, examples: list[Example], batch: int) -> float:
+def time_plain(model: Any, examples: list[Example], batch: int, *, bf16: bool) -> float:
     """Seconds of one epoch."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
@@ -68,6 +72,7 @@ def time_plain(model: Any, examples: list[Example], batch: int) -> float:
             logging_strategy="no",
             remove_unused_columns=False,
             use_cpu=not torch.cuda.is_available(),
+            bf16=bf16,
         )
         trainer = Trainer(model=model, args=arguments, train_dataset=Rows(examples), data_collator=padded)
         started = time.perf_counter()
@@ -75,13 +80,16 @@ def time_plain(model: Any, examples: list[Example], batch: int) -> float:
         return time.perf_counter() - started
 
 
-def time_ours(network: Any, examples: list[Example], batch: int) -> float:
+def time_ours(network: Any, examples: list[Example], batch: int, *, bf16: bool) -> float:
     """Seconds of one epoch."""
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-5)
     network.train()
+    device = next(network.parameters()).device.type
     started = time.perf_counter()
     for start in range(0, len(examples), batch):
-        network(examples[start : start + batch]).total.backward()
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            losses = network(examples[start : start + batch])
+        losses.total.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return time.perf_counter() - started
@@ -95,28 +103,35 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=16)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--settings", type=Path)
     chosen = parser.parse_args()
-    settings = ListwiseSettings(max_candidates=10, passage_tokens=40, noise=0)
+    settings = ListwiseSettings(max_candidates=10, passage_tokens=40, noise=0, queries_per_list=1)
+    if chosen.settings:
+        settings = ListwiseSettings.model_validate(yaml.safe_load(chosen.settings.read_text()))
+    bf16 = settings.precision == "bf16"
     network, tokenizer = load_network(chosen.model, settings)
     plain, _ = load_network(chosen.model, settings)
     plain.model.get_base_model().set_attn_implementation("sdpa")
     builder = PromptBuilder(load_template(settings.template), tokenizer, passage_tokens=settings.passage_tokens)
     lists = [item for item in read_lists(chosen.lists) if len(set(item.targets)) > 1]
-    stream = ExampleStream(lists, builder, tokenizer, sizes=(2, 10), seed=0)
-    examples = [stream[n][0] for n in range(chosen.count)]
+    sizes = (settings.min_candidates, settings.max_candidates)
+    stream = ExampleStream(lists, builder, tokenizer, sizes=sizes, queries=settings.queries_per_list, seed=0)
+    windows = [stream[n] for n in range(chosen.count)]
+    examples = [example for window in windows for example in window]
+    batch = round(chosen.batch * len(examples) / len(windows))
     tokens = sum(len(example.prompt) + len(example.answer) for example in examples)
     rates: dict[str, list[float]] = {"shortlist": [], "Trainer": []}
     for turn in range(chosen.turns + 1):
         seconds = {
-            "shortlist": time_ours(network, examples, chosen.batch),
-            "Trainer": time_plain(plain.model, examples, chosen.batch),
+            "shortlist": time_ours(network, examples, batch, bf16=bf16),
+            "Trainer": time_plain(plain.model, examples, batch, bf16=bf16),
         }
         for name, value in seconds.items():
             if turn:  # the first warms up
                 rates[name].append(tokens / value)
                 print(f"{name}: {tokens / value:,.0f} tokens/s")
     ratio = statistics.median(rates["shortlist"]) / statistics.median(rates["Trainer"])
-    print(f"{tokens:,} tokens of {len(examples)} lists, {chosen.batch} a step: {ratio:.2f} times the plain loop")
+    print(f"{tokens:,} tokens of {len(examples)} lists, {batch} a step: {ratio:.2f} times the plain loop")
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def looks(world: World, eta: float, after: int, truth: npt.NDArray[np.float64], 
 
     def moved(at: int) -> bool:
         candidate = Dla().fit(together(parts[at - before : at - round(before * HELD_OUT)]), seed=seed)
-        return not all(check.holds for check in check_curve(candidate.propensities, known, GATE))
+        return not check_curve(candidate.propensities, known, GATE).holds
 
     def errors(sessions: int) -> Callable[[int], float]:
         return lambda at: error(Dla().fit(together(parts[at - sessions // PART : at]), seed=seed).propensities, truth)

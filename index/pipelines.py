@@ -262,6 +262,7 @@ class Pipelines:
         index: Path | None = None,
         retriever: Retriever | None = None,
         stages: Sequence[Stage] | None = None,
+        calibrated: bool = True,
     ) -> Pipeline:
         """Open a pipeline; models and indexes load on first use.
 
@@ -275,6 +276,8 @@ class Pipelines:
             A first stage instead of the configured one.
         stages
             Stages opened before, instead of what the configuration and the registry say now.
+        calibrated
+            Whether the last stage is calibrated, if it says so; no is for fitting its calibration anew.
 
         Returns
         -------
@@ -284,7 +287,7 @@ class Pipelines:
         Raises
         ------
         NotFoundError
-            If a name, a model or the index does not exist.
+            If a name, a model, its calibration or the index does not exist.
         ConfigError
             If the index was built with another encoder.
         """
@@ -296,7 +299,7 @@ class Pipelines:
         with self._lock:
             if retriever is None and spec.retriever is not None:
                 retriever = self._newest_retriever(spec.retriever, index or self.index_dir)
-            opened = tuple(stages) if stages is not None else tuple(self._stage(stage) for stage in spec.stages)
+            opened = tuple(stages) if stages is not None else self._stages(spec.stages, calibrated=calibrated)
         return Pipeline(name, retriever, opened)
 
     def close(self) -> None:
@@ -311,6 +314,11 @@ class Pipelines:
     def _once(self, key: tuple[object, ...], load: Callable[[], T]) -> T:
         with self._lock:
             return _remembered(self._opened, key, load)
+
+    def _stages(self, specs: Sequence[StageSpec], *, calibrated: bool) -> tuple[Stage, ...]:
+        if specs and not calibrated:
+            specs = (*specs[:-1], specs[-1].model_copy(update={"calibration": None}))
+        return tuple(self._stage(spec) for spec in specs)
 
     def _stage(self, spec: StageSpec) -> Stage:
         source = find_model(spec, models_dir=self.models_dir)

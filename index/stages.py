@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, TypeV
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from rankers.errors import ConfigError
+from rankers.calibration import CALIBRATION_FILE, CalibratedRanker, Calibration
+from rankers.errors import ConfigError, NotFoundError
 from rankers.listwise.readers.first_token import FirstTokenReader
 from rankers.listwise.readers.generate import GenerateReader
 from rankers.listwise.readers.grades import GradesReader
@@ -126,15 +127,15 @@ class _StageSpec(_Spec):
 
     `excerpt_words` cuts longer documents to the sentences that share most with the query. `both_orders` ranks every
     list as it comes and reversed, and orders by the mean of the two ranks. `incoming_weight` is the share that the
-    incoming scores have in the stage's. `calibration` is a file, relative to the model registry, that makes the scores
-    probabilities.
+    incoming scores have in the stage's. `calibration` makes the scores probabilities: true for the one that lies with
+    the live version of the model, or a file, relative to the model registry.
     """
 
     model: str
     excerpt_words: int | None = Field(None, ge=1)
     both_orders: bool = False
     incoming_weight: float = Field(0.0, ge=0, lt=1)
-    calibration: Path | None = None
+    calibration: Literal[True] | Path | None = None
 
 
 class _LanguageModelSpec(_StageSpec):
@@ -317,6 +318,28 @@ def find_model(spec: StageSpec, *, models_dir: Path) -> ModelSource:
     return ModelSource(path, registry.label(Path(path)) or "")
 
 
+def calibration_path(spec: StageSpec, label: str, *, models_dir: Path) -> Path | None:
+    """Say where the calibration of a stage lies, or belongs.
+
+    Parameters
+    ----------
+    spec
+        From the configuration.
+    label
+        Version of the registry that the stage runs, ``name@version``, or nothing.
+    models_dir
+        The model registry.
+
+    Returns
+    -------
+    Path
+        The file the stage names; otherwise one in the folder of the version, or None where there is no version.
+    """
+    if isinstance(spec.calibration, Path):
+        return models_dir / spec.calibration
+    return models_dir.joinpath(*label.split("@"), CALIBRATION_FILE) if label else None
+
+
 def load_ranker(spec: StageSpec, source: ModelSource, *, models_dir: Path, once: Once) -> Ranker:
     """Make the ranker of a stage.
 
@@ -339,10 +362,11 @@ def load_ranker(spec: StageSpec, source: ModelSource, *, models_dir: Path, once:
     Raises
     ------
     NotFoundError
-        If the model does not exist.
+        If the model does not exist, or has no calibration although the stage says it has.
     ConfigError
         If it cannot be used as the stage says.
     """
+    calibration = _load_calibration(spec, source, models_dir)
     if isinstance(spec, LtrSpec):
         from index.learned import load_learned
 
@@ -361,11 +385,29 @@ def load_ranker(spec: StageSpec, source: ModelSource, *, models_dir: Path, once:
         from rankers.fused import FusedRanker
 
         ranker = FusedRanker(ranker, incoming_weight=spec.incoming_weight)
-    if spec.calibration is not None:
-        from rankers.calibration import CalibratedRanker, Calibration
-
-        ranker = CalibratedRanker(ranker, Calibration.load(models_dir / spec.calibration))
+    if calibration is not None:
+        ranker = CalibratedRanker(ranker, calibration)
     return ranker
+
+
+def _load_calibration(spec: StageSpec, source: ModelSource, models_dir: Path) -> Calibration | None:
+    """Load what makes the scores probabilities; refuse what was fitted on scores of another version."""
+    if spec.calibration is None or not source.path:  # an order that was kept has no scores
+        return None
+    path = calibration_path(spec, source.label, models_dir=models_dir)
+    if path is None:
+        raise ConfigError(
+            f"stage {spec.name!r} says calibration: true, but its model {spec.model!r} is not of the registry; name a "
+            "file and write it with: shortlist calibrate --out FILE"
+        )
+    calibration = Calibration.load(path)
+    if source.label and calibration.model != source.label:
+        # Not a ConfigError: once there is one, the service takes it, and the version, without being told.
+        raise NotFoundError(
+            f"no calibration for {source.label}, which stage {spec.name!r} runs: {path} was fitted for "
+            f"{calibration.model or 'a model that it does not name'}; fit one again: shortlist calibrate"
+        )
+    return calibration
 
 
 def _load(

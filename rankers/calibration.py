@@ -21,7 +21,7 @@ from rankers.protocols import Ranker, joins_of
 from rankers.types import Ranking, ScoreKind
 
 CALIBRATION_FILE = "calibration.json"
-"""Name of a calibration in the folder of the model it belongs to."""
+"""Name of a calibration in the folder of the model version it was fitted for."""
 
 FOLDS = 5
 BINS = 10
@@ -34,7 +34,8 @@ class Calibration:
     It goes through the points (`knots[i]`, `values[i]`) in straight lines and is flat outside them. `data` names the
     judged data, `judged` and `relevant` count its documents. `error_before` is the expected calibration error of the
     scores read as probabilities, None where they cannot be; `error_after` that of calibrated scores of documents held
-    out by cross-validation (`FOLDS` folds); both with `BINS` bins.
+    out by cross-validation (`FOLDS` folds); both with `BINS` bins. `model` names the version of the registry whose
+    scores they were, ``name@version``; empty where they were of another model or none.
 
     Raises
     ------
@@ -50,6 +51,7 @@ class Calibration:
     relevant: int
     error_before: float | None
     error_after: float
+    model: str = ""
 
     def __post_init__(self) -> None:
         if (
@@ -98,14 +100,17 @@ class Calibration:
         return np.asarray(np.clip(np.interp(given, self.knots, values), low, high), dtype=np.float64)
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON, exactly.
+        """Write it as JSON, exactly, and whole: a service may read the file at any time.
 
         Parameters
         ----------
         path
-            File to write, by custom `CALIBRATION_FILE` in the folder of a model.
+            File to write, by custom `CALIBRATION_FILE` in the folder of a model version.
         """
-        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        path = Path(path)
+        staged = path.with_name(f".{path.name}")
+        staged.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        staged.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
@@ -133,7 +138,7 @@ class Calibration:
             stored |= {name: tuple(map(float, stored[name])) for name in ("knots", "values")}
             return cls(**stored | {"score_kind": ScoreKind(stored["score_kind"])})
         except FileNotFoundError as error:
-            raise NotFoundError(f"no calibration at {path}; fit one on judged data") from error
+            raise NotFoundError(f"no calibration at {path}; fit one on judged data: shortlist calibrate") from error
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path} holds no calibration ({error}); fit it again") from error
 
@@ -203,7 +208,9 @@ class CalibratedRanker:
         )
 
 
-def fit_calibration(scores: npt.ArrayLike, relevant: npt.ArrayLike, *, score_kind: ScoreKind, data: str) -> Calibration:
+def fit_calibration(
+    scores: npt.ArrayLike, relevant: npt.ArrayLike, *, score_kind: ScoreKind, data: str, model: str = ""
+) -> Calibration:
     """Fit the non-decreasing map with the least squared error from scores to relevance (pool adjacent violators).
 
     Documents in the order of their scores, those of one score together, are blocks; as long as a block has no higher
@@ -220,6 +227,8 @@ def fit_calibration(scores: npt.ArrayLike, relevant: npt.ArrayLike, *, score_kin
         What the scores mean.
     data
         Name of the judged data, to be kept.
+    model
+        Version of the registry whose scores they are, ``name@version``, to be kept; empty if there is none.
 
     Returns
     -------
@@ -262,6 +271,7 @@ def fit_calibration(scores: npt.ArrayLike, relevant: npt.ArrayLike, *, score_kin
         relevant=positives,
         error_before=None if raw is None else expected_calibration_error(raw, labels, bins=BINS),
         error_after=expected_calibration_error(held_out, labels, bins=BINS),
+        model=model,
     )
 
 

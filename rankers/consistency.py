@@ -51,24 +51,6 @@ def kendall_tau(one: Sequence[str], other: Sequence[str]) -> float:
     return float(1.0 - 4.0 * opposite / (len(one) * (len(one) - 1)))
 
 
-def order_consistency(ranker: Ranker, rankings: Sequence[Ranking]) -> list[float]:
-    """Rank as given and with the input reversed, and compare the two results.
-
-    Parameters
-    ----------
-    ranker
-        Any.
-    rankings
-        Any number, each for a query of its own.
-
-    Returns
-    -------
-    list of float
-        Kendall's tau of the two results, one per ranking; 1 where the order shown does not matter.
-    """
-    return [kendall_tau(one.ids, other.ids) for one, other in _both(ranker, rankings)]
-
-
 class BothOrders:
     """Ranks every list as given and reversed, and orders by the mean of the two ranks; a `rankers.protocols.Ranker`.
 
@@ -94,10 +76,13 @@ class BothOrders:
         Returns
         -------
         list of Ranking
-            `ScoreKind.RANK`; `evidence` is that of both passes, the order as given first.
+            `ScoreKind.RANK`; `evidence` is that of both passes, the order as given first. Its `order_consistency` is
+            Kendall's tau of the two results, 1 where the order shown does not matter; None for fewer than two
+            documents.
         """
-        passes = _both(self._ranker, rankings)
-        return [_mean(ranking, *both) for ranking, both in zip(rankings, passes, strict=True)]
+        results = self._ranker.rank([*rankings, *map(_reversed, rankings)])
+        passes = zip(rankings, results[: len(rankings)], results[len(rankings) :], strict=True)
+        return [_mean(*both) for both in passes]
 
     def cost_tokens(self, ranking: Ranking) -> int:
         """Estimate tokens: twice those of the ranker."""
@@ -107,11 +92,6 @@ class BothOrders:
     def joins(self) -> Hashable | None:
         """What the ranker's work is merged with."""
         return joins_of(self._ranker)
-
-
-def _both(ranker: Ranker, rankings: Sequence[Ranking]) -> list[tuple[Ranking, Ranking]]:
-    results = ranker.rank([*rankings, *map(_reversed, rankings)])
-    return list(zip(results[: len(rankings)], results[len(rankings) :], strict=True))
 
 
 def _reversed(ranking: Ranking) -> Ranking:
@@ -132,5 +112,6 @@ def _mean(ranking: Ranking, one: Ranking, other: Ranking) -> Ranking:
             generated_tokens=one.evidence.generated_tokens + other.evidence.generated_tokens,
             readings={**other.evidence.readings, **one.evidence.readings},
             windows=one.evidence.windows + other.evidence.windows,
+            order_consistency=kendall_tau(one.ids, other.ids) if len(ranking) > 1 else None,
         ),
     )

@@ -22,6 +22,8 @@ CARD_FILE = "model_card.json"
 LIVE_FILE = "LIVE"
 HISTORY_FILE = "HISTORY.jsonl"
 LOCK_FILE = ".lock"
+DISPENSABLE = frozenset({"ltr"})
+"""Kinds of models that a stage can do without: it keeps the order that comes in."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -52,11 +54,14 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """A move of the live pointer: from `previous` to `version`, at an ISO 8601 time in UTC."""
+    """A move of the live pointer: from `previous` to `version`, at an ISO 8601 time in UTC.
+
+    `previous` is None where nothing was live before, `version` where nothing is after a rollback.
+    """
 
     at: str
     action: Literal["promote", "rollback"]
-    version: str
+    version: str | None
     previous: str | None
     who: str
     why: str
@@ -68,11 +73,13 @@ class ModelRegistry:
     ::
 
         <root>/<name>/<version>/        a model and its card, never changed once it is there
-        <root>/<name>/LIVE              the version that serves
+        <root>/<name>/LIVE              the version that serves; not there if none does
         <root>/<name>/HISTORY.jsonl     every move of that pointer, oldest first; only ever appended to
 
-    Readers need no lock: a version appears whole, and the pointer moves by one rename. Writers of one model take turns,
-    also those of other processes.
+    The only file that may come to a version later is a calibration of its scores (`rankers.calibration`).
+
+    Readers need no lock: a version appears whole, and the pointer moves by one rename, or goes. Writers of one model
+    take turns, also those of other processes.
 
     Parameters
     ----------
@@ -100,7 +107,7 @@ class ModelRegistry:
         Returns
         -------
         Path
-            The model's directory, never to be changed again.
+            The model's directory. What is in it is never to be changed again.
 
         Raises
         ------
@@ -152,8 +159,11 @@ class ModelRegistry:
             if self.live_version(name) != version:
                 self._move(name, version, "promote", who=who, why=why)
 
-    def rollback(self, name: str, *, who: str | None = None, why: str = "") -> str:
+    def rollback(self, name: str, *, who: str | None = None, why: str = "") -> str | None:
         """Make the version live that was so before the last promotion; again, and it is the one before that.
+
+        Before the first promotion nothing was live, so that is where rolling back ends: the model is out of service,
+        and stages keep the order that comes in. A kind of model that stages cannot do without stays.
 
         Parameters
         ----------
@@ -166,23 +176,32 @@ class ModelRegistry:
 
         Returns
         -------
-        str
-            The version that is live now.
+        str or None
+            The version that is live now, None if nothing is.
 
         Raises
         ------
         NotFoundError
-            If no earlier version was live, or none of them exists any more.
+            If nothing is live; or if no earlier version was, or none of them exists any more, and the model is of a
+            kind that stages cannot do without.
         """
         with self._lock(name):
             live = self.live_version(name)
-            for version in reversed(self._promoted(name)[:-1]):
-                if version != live and (self._home(name) / version / CARD_FILE).is_file():
-                    self._move(name, version, "rollback", who=who, why=why)
-                    return version
-        raise NotFoundError(
-            f"model {name!r} has no version that was live before {self.live_version(name)!r}; promote one by name"
-        )
+            if live is None:
+                raise NotFoundError(f"no version of model {name!r} is live, so none can be rolled back")
+            earlier = (
+                version
+                for version in reversed(self._promoted(name)[:-1])
+                if version != live and (self._home(name) / version / CARD_FILE).is_file()
+            )
+            version = next(earlier, None)
+            if version is None and (kind := self._kind(name, live)) not in DISPENSABLE:
+                raise NotFoundError(
+                    f"model {name!r} has no version that was live before {live!r}, and stages cannot do without a "
+                    f"model of kind {kind!r}; promote another one by name"
+                )
+            self._move(name, version, "rollback", who=who, why=why)
+        return version
 
     def live_version(self, name: str) -> str | None:
         """Version that is live, None where the registry has no such model, or none of it is live."""
@@ -258,26 +277,36 @@ class ModelRegistry:
         stack: list[str] = []
         for move in self.history(name):
             _settle_on(stack, move.previous)
-            if move.action == "promote":
+            if move.version is None:
+                stack.clear()
+            elif move.action == "promote":
                 stack.append(move.version)
             elif move.version in stack:
                 del stack[len(stack) - stack[::-1].index(move.version) :]
         _settle_on(stack, self.live_version(name))
         return stack
 
+    def _kind(self, name: str, version: str) -> str:
+        """Kind of a version; of one that has no card any more, that of another one."""
+        cards = {card.version: card.kind for card, _ in self.cards() if card.name == name}
+        return cards.get(version) or next(iter(cards.values()), "")
+
     def _move(
-        self, name: str, version: str, action: Literal["promote", "rollback"], *, who: str | None, why: str
+        self, name: str, version: str | None, action: Literal["promote", "rollback"], *, who: str | None, why: str
     ) -> None:
         """Move the pointer, then note it; the caller holds the lock."""
         home = self._home(name)
         moment = datetime.now(UTC).isoformat(timespec="seconds")
         note = Promotion(moment, action, version, self.live_version(name), who or _user(), why)
-        staged = home / f".{LIVE_FILE}"
-        with staged.open("w") as file:
-            file.write(version + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        staged.replace(home / LIVE_FILE)
+        if version is None:
+            (home / LIVE_FILE).unlink()
+        else:
+            staged = home / f".{LIVE_FILE}"
+            with staged.open("w") as file:
+                file.write(version + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            staged.replace(home / LIVE_FILE)
         with (home / HISTORY_FILE).open("a") as file:
             file.write(json.dumps(asdict(note)) + "\n")
             file.flush()
@@ -300,8 +329,10 @@ class ModelRegistry:
 
 
 def _settle_on(stack: list[str], live: str | None) -> None:
-    """Add what was live although no promotion says so: an older registry, or a crash before the note was written."""
-    if live is not None and (not stack or stack[-1] != live):
+    """Go by what was live although no move says so: an older registry, or a crash before the note was written."""
+    if live is None:
+        stack.clear()
+    elif not stack or stack[-1] != live:
         stack.append(live)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -127,7 +128,8 @@ class Evidence:
     `tokens` counts every token read, `generated_tokens` every token written, `readings` says per document id how much
     of it was read, `windows` keeps what a listwise ranker found so that scores can be calibrated and explained.
     `features` are the numbers a learned ranker was shown, by document id and name, None where one was missing, and
-    `feature_set` names what they mean. `notes` are what the caller should know.
+    `feature_set` names what they mean. `order_consistency` says how far the results of both orders of the list agree
+    (Kendall's tau, in [-1, 1]), None where only one was ranked. `notes` are what the caller should know.
     """
 
     tokens: int = 0
@@ -136,7 +138,13 @@ class Evidence:
     windows: tuple[WindowEvidence, ...] = ()
     features: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     feature_set: str = ""
+    order_consistency: float | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def repairs(self) -> dict[str, int]:
+        """How many written answers needed each kind of repair, the most frequent kind first."""
+        return dict(Counter(str(kind) for window in self.windows for kind in window.repairs).most_common())
 
 
 @dataclass(frozen=True, slots=True)

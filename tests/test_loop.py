@@ -12,14 +12,19 @@ import httpx
 import numpy as np
 import pytest
 
+from index.clicklog.store import open_click_log
 from index.directory import IndexDirectory
 from index.pipelines import load_pipelines
 from index.sources import read_documents
+from rankers.ltr.features import load_feature_set
+from rankers.ltr.models import load_numeric_ranker
 from rankers.registry import ModelRegistry
 from tests.app.conftest import running
+from training.loop.gate import Check
 from training.loop.once import Loop, Outcome
 from training.loop.settings import LoopSettings, load_settings
 
+STEADY = "examination steady within the log"
 TOPICS, DOCUMENTS, SESSIONS = 20, 12, 40
 EXAMINATION = np.array([0.68, 0.61, 0.48, 0.34, 0.28, 0.20, 0.11, 0.10, 0.08, 0.06])
 TOPIC_WORDS = [f"topic{chr(ord('a') + number)}" for number in range(TOPICS)]
@@ -158,6 +163,15 @@ def turn(shop: Path, **changes: object) -> Outcome:
     return Loop(settings).turn()
 
 
+def outcome_folder(shop: Path, outcome: Outcome) -> Path:
+    return shop / "models" / "ranker" / outcome.run
+
+
+def check_named(name: str, outcome: Outcome) -> Check:
+    (found,) = (check for check in outcome.decision.checks if check.name == name)
+    return found
+
+
 def wait_for(client: httpx.Client, version: str) -> None:
     ends_at = time.monotonic() + 30
     while version not in client.get("/v1/pipelines").text:
@@ -186,15 +200,34 @@ def test_the_loop_closes_and_cannot_be_poisoned(shop: Path, client: httpx.Client
     assert card.feature_set == "shop@1"
     assert card.measures
 
-    # The same list of features, exactly as the ranker saw it, is in the log, with the version that made the order.
-    assert outcome.live in json.dumps(search(client, TOPIC_WORDS[0])) or outcome.live == card.version
+    # The features, exactly as the ranker saw them, are in the log, with the version that made the order of them.
+    log = open_click_log(f"sqlite:///{shop}/clicks.sqlite")
+    shown = log.impression(str(search(client, TOPIC_WORDS[0])["impression_id"]))
+    log.close()
+    assert shown is not None
+    assert shown.model_version.endswith(f"ranker@{outcome.live}")
+    assert shown.feature_set == card.feature_set
+    features, model = load_feature_set(shop / "features.yaml"), load_numeric_ranker(outcome_folder(shop, outcome))
+    assert model.feature_names == features.names
+    scores = model.score(np.stack([features.from_log(shown.features[each]) for each in shown.document_ids]))
+    assert (np.diff(scores) < 1e-6).all()
 
     visit(client, fifth, seed=2)
     poisoned = turn(shop)
     assert not poisoned.decision.promoted
-    assert poisoned.decision.reasons
+    assert not check_named(STEADY, poisoned).holds
     assert poisoned.live == outcome.live
     report = poisoned.report.read_text()
     assert "Not promoted" in report
-    assert poisoned.decision.checks[0].name in report
+    assert STEADY in report
     assert quality(client) == pytest.approx(after)
+
+    # Without poison the check holds, and the very log that was promoted from is refused with it: where nothing is live
+    # the candidate has no better one to beat.
+    assert check_named(STEADY, outcome).holds
+    (shop / "fresh.yaml").write_text(
+        (shop / "shortlist.yaml").read_text().replace("models_dir: models", "models_dir: fresh")
+    )
+    anew = turn(shop, config=shop / "fresh.yaml", work_dir=shop / "fresh")
+    assert not anew.decision.promoted
+    assert not check_named(STEADY, anew).holds

@@ -40,14 +40,14 @@ def progress_line(phase: str, done: int, total: int) -> None:
 
 
 def ranking_table(ranking: Ranking, stages: tuple[StageResult, ...], *, k: int) -> Table:
-    """Draw the first `k` places, where each document came from, and the time per stage."""
+    """Draw the first `k` places, where each document came from, and the time per stage and how far its orders agree."""
     before = stages[0].ranking if len(stages) > 1 else ranking.previous
     came_from = {item.document.id: item for item in before.items} if before is not None else {}
     table = Table(
         expand=True,
         title=f"{ranking.query.text}",
         title_justify="left",
-        caption=_timing(stages),
+        caption=" · ".join(map(_caption, stages)),
         caption_justify="left",
     )
     table.add_column("#", justify="right")
@@ -74,5 +74,7 @@ def _movement(was: int | None, rank: int) -> str:
     return f"{was} {arrow}"
 
 
-def _timing(stages: tuple[StageResult, ...]) -> str:
-    return " · ".join(f"{stage.name} {stage.seconds * 1000:,.1f} ms" for stage in stages)
+def _caption(stage: StageResult) -> str:
+    tau = stage.ranking.evidence.order_consistency
+    agree = "" if tau is None else f", order consistency {tau:.2f}"
+    return f"{stage.name} {stage.seconds * 1000:,.1f} ms{agree}"

@@ -104,11 +104,14 @@ def promote(
 
 @cli.command()
 def rollback(name: NameArgument, config: ConfigOption = DEFAULT_CONFIG, why: WhyOption = "") -> None:
-    """Make the version live that was so before the last promotion."""
+    """Make the version live that was so before the last promotion; nothing, if it was the first of a learned ranker."""
     registry = _registry(config)
     before = registry.live_version(name)
     version = registry.rollback(name, why=why)
-    err.print(f"{name}@{version} is live again, {before} is not")
+    if version is None:
+        err.print(f"{name}@{before} is out of service and nothing is live: stages keep the order that comes in")
+    else:
+        err.print(f"{name}@{version} is live again, {before} is not")
 
 
 def _registry(config: Path) -> ModelRegistry:

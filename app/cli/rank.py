@@ -17,6 +17,7 @@ from app.cli.console import (
     out,
     ranking_table,
 )
+from app.wire.replies import stage_fields
 from index.pipelines import load_pipelines
 from index.sources import read_documents
 from rankers.errors import InvalidInputError
@@ -90,6 +91,6 @@ def _show(result: PipelineResult, *, k: int, as_json: bool) -> None:
             {"rank": item.rank, "id": item.document.id, "score": item.score, "text": item.document.text}
             for item in result.ranking.items[:k]
         ],
-        "stages": [{"name": stage.name, "ms": stage.seconds * 1000} for stage in result.stages],
+        "stages": [stage_fields(stage) for stage in result.stages],
     }
     sys.stdout.write(json.dumps(body, indent=2) + "\n")

@@ -9,11 +9,13 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Request, Response
 
 from app.errors import ERROR_RESPONSES
+from app.impressions import served_impression
 from app.intake import ServiceRoute, require_short_query, while_connected
 from app.service import InService
 from app.wire.forms import AnyRerankRequest, TeiRerankRequest
 from app.wire.replies import RerankReply, TeiRank, VoyageReply, superset_reply, tei_reply, timing_headers
 from rankers.errors import TooLargeError
+from rankers.events import LIST
 from rankers.types import Query, Ranking
 
 router = APIRouter(route_class=ServiceRoute, tags=["rerank"], responses=ERROR_RESPONSES)
@@ -31,6 +33,9 @@ async def rerank(body: Annotated[AnyRerankRequest, Body()], request: Request, se
     A body with `documents` gets the superset reply, which clients of Cohere, Jina, Pinecone and vLLM can read; one with
     `texts` gets the array of text-embeddings-inference; one with `truncation` gets Voyage's form. Scores are in [0, 1].
     A document that is too long is cut, and `meta.truncated` says so.
+
+    With `log` true what is shown is logged under the ids of the documents, and the reply has an `impression_id`: send
+    clicks to `/v1/events` with it. Only then `session`, `user` and `layout` mean anything.
     """
     started = time.perf_counter()
     documents = body.ranked_documents()
@@ -41,6 +46,7 @@ async def rerank(body: Annotated[AnyRerankRequest, Body()], request: Request, se
             f"{field} has {len(documents)} entries, the limit is {service.settings.max_documents}; send fewer",
             field=field,
         )
+    ids = body.logged_ids() if body.log else None
     live = service.catalog.for_rerank(body.model)
     ranking = Ranking.from_order(Query(uuid.uuid4().hex, body.query), documents)
     deadline_s = body.deadline_ms / 1000 if body.deadline_ms else None
@@ -49,7 +55,17 @@ async def rerank(body: Annotated[AnyRerankRequest, Body()], request: Request, se
     if isinstance(body, TeiRerankRequest):
         content = tei_reply(body, result)
     else:
-        version = "2" if "/v2/" in request.url.path else "1"
-        content = superset_reply(body, result, pipeline=live.pipeline, reply_id=ranking.query.id, api_version=version)
+        impression_id = None
+        if ids is not None:
+            impression = served_impression(live, result, layout=body.layout or LIST, k=body.wanted, ids=ids)
+            impression_id = await service.impressions.add(impression, session=body.session, user=body.user)
+        content = superset_reply(
+            body,
+            result,
+            pipeline=live.pipeline,
+            reply_id=ranking.query.id,
+            api_version="2" if "/v2/" in request.url.path else "1",
+            impression_id=impression_id,
+        )
     headers = timing_headers(result, total_s=time.perf_counter() - started)
     return Response(content, media_type="application/json", headers=dict(headers))

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import time
 import uuid
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Request, Response
 
-from app.catalog import Live
-from app.engine import EngineResult
 from app.errors import ERROR_RESPONSES
+from app.impressions import served_impression
 from app.intake import ServiceRoute, require_short_query, while_connected
 from app.service import InService
-from app.wire.replies import timing_headers
+from app.wire.replies import NOT_LOGGED, timing_headers
 from app.wire.search import SearchReply, SearchRequest, search_reply
 from rankers.errors import TooLargeError
-from rankers.events import LIST, Impression
+from rankers.events import LIST
 from rankers.filters import parse_filter
 from rankers.types import Query
 
@@ -47,35 +45,15 @@ async def search(body: Annotated[SearchRequest, Body()], request: Request, servi
     is_logged = body.log is not False
     impression_id = None
     if is_logged:
-        impression = _impression(live, result, layout=body.layout or LIST)
+        impression = served_impression(live, result, layout=body.layout or LIST)
         impression_id = await service.impressions.add(impression, session=body.session, user=body.user)
     content = search_reply(
         result,
         pipeline=live.pipeline.name,
         reply_id=query.id,
         impression_id=impression_id,
-        warnings=["the impression could not be logged, so clicks on it cannot be either"]
-        if is_logged and impression_id is None
-        else [],
+        warnings=[NOT_LOGGED] if is_logged and impression_id is None else [],
         explain=bool(body.explain),
     )
     headers = timing_headers(result, total_s=time.perf_counter() - started)
     return Response(content, media_type="application/json", headers=dict(headers))
-
-
-def _impression(live: Live, result: EngineResult, *, layout: str) -> Impression:
-    """Record what is about to be shown; the version ends in the last stage that had its say."""
-    return Impression(
-        id=uuid.uuid4().hex,
-        query_text=result.ranking.query.text,
-        document_ids=result.ranking.ids,
-        pipeline=live.pipeline.name,
-        model_version=live.version_after(result.stages[-1].name),
-        shown_at=datetime.now(UTC),
-        features=result.features
-        if result.feature_set
-        else {document.id: document.features for document in result.ranking.documents if document.features},
-        feature_set=result.feature_set,
-        layout=layout,
-        arms=result.arms,
-    )

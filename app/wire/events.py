@@ -18,7 +18,6 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from app.wire.forms import QueryText
 from rankers.errors import InvalidInputError
 from rankers.events import LIST, Layout
 
@@ -26,6 +25,8 @@ CLICK, DWELL, CONVERSION, IMPRESSION = "click", "dwell", "conversion", "impressi
 EVENT_TYPES = frozenset({CLICK, DWELL, CONVERSION, IMPRESSION})
 """Values of `type`, which pydantic puts into the path of a field."""
 
+QueryText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+"""Text that says something."""
 # PostgreSQL stores every character but NUL.
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00]+$")]
 
@@ -89,6 +90,11 @@ class SentImpression(BaseModel):
     model_version: str = ""
     features: dict[Identifier, dict[str, FiniteFloat | None]] = Field(
         {}, description="By document id: numbers by name, null where one is missing."
+    )
+    feature_set: Identifier | None = Field(
+        None,
+        description="What the features are, name@version. The loop learns only from lists logged with the set of its "
+        "stage; features that are not sent are those of the list that last showed the document for the query.",
     )
     session: SessionKey | None = None
     user: UserKey | None = None

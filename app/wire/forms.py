@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, NoReturn, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -11,12 +11,16 @@ from pydantic import (
     Discriminator,
     Field,
     FiniteFloat,
-    StringConstraints,
     Tag,
+    TypeAdapter,
+    ValidationError,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+from app.wire.events import Identifier, LayoutName, SessionKey, UserKey
+from app.wire.events import QueryText as QueryText
 from rankers.errors import InvalidInputError
 from rankers.types import Document
 
@@ -24,9 +28,11 @@ SUPERSET, TEI = "superset", "tei"
 FORMS = frozenset({SUPERSET, TEI})
 """Names of the forms, which pydantic puts into the path of a field."""
 
-QueryText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-"""Text that says something."""
 Milliseconds = Annotated[int, Field(ge=1, le=24 * 60 * 60 * 1000)]
+
+ONLY_LOGGED = ("session", "user", "layout")
+"""Fields that are read where `log` is true; elsewhere a client may mean something else by them."""
+_IDENTIFIER = TypeAdapter(Identifier)
 
 
 class SentDocument(BaseModel):
@@ -81,6 +87,24 @@ class RerankRequest(BaseModel):
         None, description="Sent by Voyage's clients, who get Voyage's form of the reply; documents are always cut."
     )
     max_tokens_per_doc: int | None = Field(None, description="Has no effect: each pipeline has its own budget.")
+    log: bool | None = Field(
+        None, description="Whether to log what is shown, which takes documents with ids; no when not given."
+    )
+    session: SessionKey | None = None
+    user: UserKey | None = None
+    layout: LayoutName | None = Field(None, description="How results are shown: 'list', or 'grid:COLUMNS'.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_foreign_fields(cls, sent: object) -> object:
+        if isinstance(sent, dict) and sent.get("log") in (None, False):
+            return {name: value for name, value in sent.items() if name not in ONLY_LOGGED}
+        return sent
+
+    @property
+    def wanted(self) -> int:
+        """Places that come back."""
+        return min(self.top_n or self.top_k or len(self.documents), len(self.documents))
 
     def ranked_documents(self) -> list[Document]:
         """Give what is to be ranked; ids are positions, as the clients' own need be neither given nor unique.
@@ -96,6 +120,39 @@ class RerankRequest(BaseModel):
             If one has no text; the message names it.
         """
         return [self._ranked(at, sent) for at, sent in enumerate(self.documents)]
+
+    def logged_ids(self) -> list[str]:
+        """Give the ids that the log and later events know the documents by: the client's own.
+
+        Returns
+        -------
+        list of str
+            One per document sent, in order.
+
+        Raises
+        ------
+        InvalidInputError
+            If one has no id, or that of another; the message names it.
+        """
+        first: dict[str, int] = {}
+        for at, sent in enumerate(self.documents):
+            field = f"documents.{at}.id"
+            if sent.id is None:
+                raise InvalidInputError(
+                    f"{field} is missing: log is true, and clicks name documents by id; send each document as an "
+                    "object with an id and a text",
+                    field=field,
+                )
+            try:
+                _IDENTIFIER.validate_python(sent.id)
+            except ValidationError as error:
+                raise InvalidInputError(f"{field} cannot be logged: {error.errors()[0]['msg']}", field=field) from None
+            if (other := first.setdefault(sent.id, at)) != at:
+                raise InvalidInputError(
+                    f"{field} is {sent.id!r}, as documents.{other}.id is: what is logged shows each document once",
+                    field=field,
+                )
+        return list(first)
 
     def _ranked(self, at: int, sent: SentDocument) -> Document:
         title, text = sent.title or "", sent.text
@@ -126,10 +183,19 @@ class TeiRerankRequest(BaseModel):
     raw_scores: bool | None = Field(None, description="Scores as the model gives them, not mapped to [0, 1].")
     return_text: bool | None = None
     deadline_ms: Milliseconds | None = None
+    log: bool | None = Field(None, description="Must not be true: texts have no ids; send `documents` for that.")
 
     def ranked_documents(self) -> list[Document]:
         """Give what is to be ranked; ids are positions."""
         return [Document(str(at), text) for at, text in enumerate(self.texts)]
+
+    def logged_ids(self) -> NoReturn:
+        """Refuse: texts have no ids that clicks could name."""
+        raise InvalidInputError(
+            "log is true, and texts have no ids that clicks could name; send documents, each an object with an id and "
+            "a text",
+            field="log",
+        )
 
 
 def _form(body: object) -> str:

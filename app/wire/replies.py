@@ -16,11 +16,17 @@ from rankers.types import ScoreKind
 
 
 class StageReport(BaseModel):
-    """A step of the pipeline: the time its batch ran, and what its scores mean."""
+    """A step of the pipeline: the time its batch ran, and what its scores mean.
+
+    Where both orders of the list were ranked, `order_consistency` is Kendall's tau of the two results. Where written
+    answers had to be repaired, `repairs` counts them by kind, over all windows.
+    """
 
     name: str
     ms: float
     score_kind: ScoreKind
+    order_consistency: float | None = None
+    repairs: dict[str, int] | None = None
 
 
 class StageOrder(StageReport):
@@ -95,7 +101,10 @@ class RerankedDocument(BaseModel):
 
 
 class RerankReply(BaseModel):
-    """`results` and `data` say the same; clients look into one or the other."""
+    """`results` and `data` say the same; clients look into one or the other.
+
+    `impression_id` is there where logging was asked for: clicks go to /v1/events with it. It is null if that failed.
+    """
 
     id: str
     model: str
@@ -104,6 +113,7 @@ class RerankReply(BaseModel):
     usage: Usage
     meta: RerankMeta
     top_k: int
+    impression_id: str | None = None
 
 
 class VoyageReply(BaseModel):
@@ -115,6 +125,7 @@ class VoyageReply(BaseModel):
     data: list[RerankedDocument]
     usage: Usage
     meta: RerankMeta
+    impression_id: str | None = None
 
 
 class TeiRank(BaseModel):
@@ -126,11 +137,34 @@ class TeiRank(BaseModel):
 
 
 _TEI_REPLY = TypeAdapter(list[TeiRank])
+NOT_LOGGED = "the impression could not be logged, so clicks on it cannot be either"
+"""Warning where `impression_id` is null although logging was asked for."""
 
 
-def stage_report(stage: StageResult) -> StageReport:
-    """Describe a completed step."""
-    return StageReport(name=stage.name, ms=round(stage.seconds * 1000, 3), score_kind=stage.ranking.score_kind)
+def stage_fields(stage: StageResult) -> dict[str, Any]:
+    """Fields of `StageReport`, only those that say something.
+
+    Parameters
+    ----------
+    stage
+        A completed step.
+
+    Returns
+    -------
+    dict
+        By name.
+    """
+    evidence = stage.ranking.evidence
+    fields: dict[str, Any] = {
+        "name": stage.name,
+        "ms": round(stage.seconds * 1000, 3),
+        "score_kind": stage.ranking.score_kind,
+    }
+    if evidence.order_consistency is not None:
+        fields["order_consistency"] = evidence.order_consistency
+    if evidence.repairs:
+        fields["repairs"] = evidence.repairs
+    return fields
 
 
 def finite(score: float) -> float:
@@ -139,7 +173,13 @@ def finite(score: float) -> float:
 
 
 def superset_reply(
-    body: RerankRequest, result: EngineResult, *, pipeline: Pipeline, reply_id: str, api_version: str
+    body: RerankRequest,
+    result: EngineResult,
+    *,
+    pipeline: Pipeline,
+    reply_id: str,
+    api_version: str,
+    impression_id: str | None,
 ) -> bytes:
     """Write the superset reply, or Voyage's form of it.
 
@@ -155,16 +195,18 @@ def superset_reply(
         Identifies the reply.
     api_version
         Of Cohere's API.
+    impression_id
+        For events; None if there is none.
 
     Returns
     -------
     bytes
         JSON.
     """
-    wanted = min(body.top_n or body.top_k or len(result.ranking), len(result.ranking))
     voyage = body.truncation is not None
+    warnings = [*([NOT_LOGGED] if body.log and impression_id is None else []), *_warnings(body, pipeline)]
     places = []
-    for item, score in list(zip(result.ranking.items, unit_scores(result.ranking), strict=True))[:wanted]:
+    for item, score in list(zip(result.ranking.items, unit_scores(result.ranking), strict=True))[: body.wanted]:
         sent = body.documents[index := int(item.document.id)]
         fields: dict[str, Any] = {"index": index, "relevance_score": score, "score": score}
         if sent.id is not None:
@@ -177,16 +219,18 @@ def superset_reply(
         "model": body.model or pipeline.name,
         "usage": Usage(total_tokens=result.tokens, prompt_tokens=result.tokens),
         "meta": RerankMeta(
-            **result_meta(result, pipeline=pipeline.name, warnings=_warnings(body, pipeline)),
+            **result_meta(result, pipeline=pipeline.name, warnings=warnings),
             api_version=ApiVersion(version=api_version),
             billed_units=BilledUnits(search_units=1),
-            stages=[stage_report(stage) for stage in result.stages],
+            stages=[StageReport(**stage_fields(stage)) for stage in result.stages],
             truncated=_truncated(result),
         ),
     }
+    if body.log:
+        common["impression_id"] = impression_id
     if voyage:
         return _json(VoyageReply(object="list", data=places, **common))
-    return _json(RerankReply(results=places, data=places, top_k=wanted, **common))
+    return _json(RerankReply(results=places, data=places, top_k=len(places), **common))
 
 
 def tei_reply(body: TeiRerankRequest, result: EngineResult) -> bytes:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.engine import EngineResult
 from app.wire.events import LayoutName, SessionKey, UserKey
 from app.wire.forms import Milliseconds, QueryText
-from app.wire.replies import ResultMeta, StageOrder, finite, result_meta, stage_report
+from app.wire.replies import ResultMeta, StageOrder, finite, result_meta, stage_fields
 from rankers.pipeline import StageResult
 from rankers.scores import unit_scores
 from rankers.types import Document, ScoredDocument, ScoreKind
@@ -142,9 +142,7 @@ def search_reply(
             impression_id=impression_id,
             pipeline=pipeline,
             results=results,
-            stages=[
-                StageOrder(**stage_report(stage).model_dump(), ids=list(stage.ranking.ids)) for stage in result.stages
-            ],
+            stages=[StageOrder(**stage_fields(stage), ids=list(stage.ranking.ids)) for stage in result.stages],
             meta=ResultMeta(**result_meta(result, pipeline=pipeline, warnings=warnings)),
             **fields,
         )

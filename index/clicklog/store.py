@@ -205,6 +205,13 @@ class SqlClickLog:
         for row in self._stored(events, since):
             yield row.seq, as_event(row)
 
+    def count_events(self, since: int = 0) -> int:
+        """Count events stored after a sequence number, as `events` would give them."""
+        last = self._database.last(events)
+        query = sa.select(sa.func.count()).select_from(events).where(events.c.seq > since, events.c.seq <= last)
+        with self._database.read() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def delete_user(self, user_key: str) -> Deleted:
         """Delete the impressions of a user, named by the hash of `rankers.events.hash_key`, and their events."""
         deleted = self._database.write(lambda connection: deletion.delete_user(connection, user_key))

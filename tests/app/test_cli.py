@@ -19,6 +19,8 @@ pipelines:
   cross:
     retriever: {{kind: bm25}}
     stages: [{{kind: cross-encoder, model: minilm, depth: 10}}]
+  both:
+    stages: [{{kind: late-interaction, model: minilm, both_orders: true}}]
 """
 DOCUMENTS = [
     {"id": "ltr", "title": "Learning to rank", "text": "orders candidates with a model trained on clicks"},
@@ -73,6 +75,13 @@ def test_rerank_takes_texts_a_file_and_lines(folder: Path) -> None:
         assert sorted(result["text"] for result in json.loads(done.stdout)["results"]) == sorted(texts)
     done = shortlist(folder, "rerank", "drink", "--file", "documents.jsonl", "-p", "cross", "--json")
     assert sorted(result["id"] for result in json.loads(done.stdout)["results"]) == ["bm25", "ltr", "tea"]
+
+
+def test_rerank_in_both_orders_says_how_far_they_agree(folder: Path) -> None:
+    arguments = ("rerank", "drink", "tea leaves", "ranking by clicks", "-p", "both")
+    (stage,) = json.loads(shortlist(folder, *arguments, "--json").stdout)["stages"]
+    assert (stage["name"], stage["order_consistency"]) == ("late-interaction", 1.0)
+    assert "order consistency 1.00" in shortlist(folder, *arguments).stdout
 
 
 @pytest.mark.parametrize("kind", ["spann", "auto"])

@@ -95,6 +95,21 @@ def test_cohere_5_v1(client: httpx.Client, url: str, model: str) -> None:
     assert [result.document.text for result in reply.results if result.document] == [TEXTS[i] for i in order]
 
 
+def test_cohere_5_may_ask_for_an_impression_and_send_clicks(client: httpx.Client, url: str) -> None:
+    documents: list[Any] = [{"id": f"d{at}", "text": text} for at, text in enumerate(TEXTS)]
+    with cohere.Client("key", base_url=url) as api:
+        reply = api.rerank(
+            query=QUERY,
+            documents=documents,
+            model="cross-encoder",
+            request_options={"additional_body_parameters": {"log": True, "user": "ada"}},
+        )
+    assert [result.index for result in reply.results] == expected_order(client, "cross-encoder")
+    event = {"impression_id": reply.model_dump()["impression_id"], "document_id": f"d{reply.results[0].index}"}
+    accepted = client.post("/v1/events", json={"events": [event | {"position": 1}]}).json()
+    assert (accepted["added"], accepted["pending"]) == (1, 0)
+
+
 def test_cohere_5_raises_its_own_errors(url: str) -> None:
     with cohere.ClientV2("key", base_url=url) as api:
         with pytest.raises(cohere.UnprocessableEntityError, match="query is"):

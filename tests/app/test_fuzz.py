@@ -37,6 +37,9 @@ OPTIONS: dict[str, st.SearchStrategy[object]] = {
     "truncation": st.booleans() | anything,
     "deadline_ms": st.integers(1, 10**12) | anything,
     "raw_scores": st.booleans() | anything,
+    "log": st.booleans() | anything,
+    "user": st.text() | anything,
+    "layout": st.sampled_from(["list", "grid:2"]) | anything,
 }
 nearly_right = st.fixed_dictionaries({"query": st.text(min_size=1), "documents": documents}, optional=OPTIONS)
 nearly_tei = st.fixed_dictionaries({"query": st.text(min_size=1), "texts": st.lists(st.text())}, optional=OPTIONS)

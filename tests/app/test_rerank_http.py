@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,6 +11,8 @@ import pytest
 
 from app.main import create_app
 from app.settings import Settings
+from index.clicklog.store import SqlClickLog, open_click_log
+from rankers.events import Impression, hash_key
 from rankers.types import Document
 from tests.app.conftest import Serve, running
 from tests.app.fakes import MAX_WORDS, FakePipelines, Gate, WordRanker, pipeline_of, poisonous, slow
@@ -43,10 +46,22 @@ slowly = pipeline_of(WordRanker(before=slow(0.3)), name="slow")
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    folder = tmp_path_factory.mktemp("rerank")
-    with running(fake_pipelines(), folder, max_request_bytes=4_000_000, max_query_chars=1000) as client:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("rerank")
+
+
+@pytest.fixture(scope="module")
+def client(folder: Path) -> Iterator[httpx.Client]:
+    limits: dict[str, Any] = {"max_request_bytes": 4_000_000, "max_query_chars": 1000}
+    with running(fake_pipelines(), folder, click_log_salt="a pinch", **limits) as client:
         yield client
+
+
+@pytest.fixture
+def log(folder: Path) -> Iterator[SqlClickLog]:
+    log = open_click_log(f"sqlite:///{folder}/clicks.sqlite")
+    yield log
+    log.close()
 
 
 def post(client: httpx.Client, body: object, *, path: str = "/v1/rerank", status: int = 200) -> Any:
@@ -172,6 +187,115 @@ def test_a_pipeline_that_looks_at_the_first_few_says_so(client: httpx.Client) ->
 def test_a_limit_that_has_no_effect_is_reported(client: httpx.Client) -> None:
     content = post(client, {"query": QUERY, "documents": TEXTS, "max_tokens_per_doc": 5})
     assert "max_tokens_per_doc 5 has no effect" in content["meta"]["warnings"][0]
+
+
+# What is logged, where it is asked for
+
+NAMED: list[Any] = [{"id": f"d{at}", "text": text, "features": {"at": at}} for at, text in enumerate(TEXTS)]
+
+
+def logged(client: httpx.Client, log: SqlClickLog, **fields: object) -> tuple[Any, Impression]:
+    reply = post(client, {"query": QUERY, "documents": NAMED, "log": True, **fields})
+    impression = log.impression(reply["impression_id"])
+    assert impression is not None
+    return reply, impression
+
+
+def test_what_is_shown_is_logged_under_the_ids_of_the_client(client: httpx.Client, log: SqlClickLog) -> None:
+    reply, impression = logged(client, log, top_n=3, session="s 1", user="ada@example.org", layout="grid:2")
+    assert impression.document_ids == ("d1", "d3", "d2") == tuple(result["id"] for result in reply["results"])
+    assert impression.features == {"d1": {"at": 1.0}, "d3": {"at": 3.0}, "d2": {"at": 2.0}}
+    assert (impression.query_text, impression.pipeline, impression.source) == (QUERY, "words", "served")
+    assert impression.model_version.startswith("words@")
+    assert impression.model_version.endswith("/words")
+    assert (impression.layout, impression.feature_set) == ("grid:2", "")
+    assert impression.session_key == hash_key("s 1", "a pinch")
+    assert impression.user_key == hash_key("ada@example.org", "a pinch")
+    event = {"impression_id": impression.id, "document_id": "d3", "id": "a click on a reranked document"}
+    accepted = client.post("/v1/events", json={"events": [event]}).json()
+    assert (accepted["added"], accepted["pending"]) == (1, 0)
+    assert next(event.position for _, event in log.events() if event.impression_id == impression.id) == 2
+    unseen = {"impression_id": impression.id, "document_id": "d0"}
+    assert client.post("/v1/events", json={"events": [unseen]}).status_code == 422
+
+
+def test_an_order_that_no_stage_made_is_logged_as_such(client: httpx.Client, log: SqlClickLog) -> None:
+    _, impression = logged(client, log, model="slow", deadline_ms=50)
+    assert impression.document_ids == ("d0", "d1", "d2", "d3")
+    assert impression.model_version.endswith("/incoming")
+
+
+def test_voyages_form_has_the_impression_too(client: httpx.Client, log: SqlClickLog) -> None:
+    reply, impression = logged(client, log, truncation=True, top_k=1)
+    assert reply["object"] == "list"
+    assert impression.document_ids == ("d1",)
+
+
+def test_without_log_nothing_is_logged_and_nothing_is_added_to_the_reply(
+    client: httpx.Client, log: SqlClickLog
+) -> None:
+    before = log.status().impressions
+    plain = post(client, {"query": QUERY, "documents": NAMED})
+    # Other clients send fields of these names and mean something of their own.
+    foreign = {"user": "", "session": 7, "layout": {"columns": 2}}
+    for body in ({"log": False, **foreign}, {"log": None, **foreign}, foreign):
+        reply = post(client, {"query": QUERY, "documents": NAMED, **body})
+        assert list(reply) == list(plain) == ["id", "model", "results", "data", "usage", "meta", "top_k"]
+        assert reply["results"] == plain["results"]
+        assert reply["meta"]["warnings"] == []
+    assert log.status().impressions == before
+
+
+@pytest.mark.parametrize(
+    ("documents", "message"),
+    [
+        (
+            [{"id": "a", "text": "red"}, "green"],
+            "documents.1.id is missing: log is true, and clicks name documents by id; send each document as an object "
+            "with an id and a text",
+        ),
+        (
+            [{"id": 7, "text": "red"}, {"id": "a", "text": "red"}, {"id": "7", "text": "green"}],
+            "documents.2.id is '7', as documents.0.id is: what is logged shows each document once",
+        ),
+        ([{"id": "", "text": "red"}], "documents.0.id cannot be logged: String should have at least 1 character"),
+        (
+            [{"id": "x" * 513, "text": "red"}],
+            "documents.0.id cannot be logged: String should have at most 512 characters",
+        ),
+    ],
+)
+def test_documents_that_clicks_could_not_name_are_not_logged(
+    client: httpx.Client, documents: list[object], message: str
+) -> None:
+    assert refusal(client, {"query": QUERY, "documents": documents, "log": True}) == message
+    assert client.post("/v2/rerank", json={"query": QUERY, "documents": documents}).status_code == 200
+
+
+def test_texts_are_not_logged(client: httpx.Client) -> None:
+    message = refusal(client, {"query": QUERY, "texts": TEXTS, "log": True})
+    assert message.startswith("log is true, and texts have no ids that clicks could name; send documents")
+    assert post(client, {"query": QUERY, "texts": TEXTS, "log": False})[0]["index"] == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("layout", "grid:1", "layout is \"grid:1\": Input should be 'list', or 'grid:COLUMNS' with 2 columns or more"),
+        ("user", "", 'user is "": String should have at least 1 character'),
+        ("log", "perhaps", 'log is "perhaps": Input should be a valid boolean, unable to interpret input'),
+    ],
+)
+def test_a_bad_field_about_logging_is_named(client: httpx.Client, field: str, value: object, message: str) -> None:
+    assert refusal(client, {"query": QUERY, "documents": NAMED, "log": True, field: value}) == message
+
+
+def test_reranking_survives_a_click_log_that_is_down(serve: Serve) -> None:
+    client = serve(fake_pipelines(), click_log_url="postgresql+psycopg://nobody@127.0.0.1:1/none")
+    reply = post(client, {"query": QUERY, "documents": NAMED, "log": True})
+    assert [result["index"] for result in reply["results"]] == ORDER
+    assert reply["impression_id"] is None
+    assert "could not be logged" in reply["meta"]["warnings"][0]
 
 
 # Deadlines and failures

@@ -9,6 +9,8 @@ import httpx
 import pytest
 
 from index.clicklog.store import open_click_log
+from rankers.consistency import BothOrders
+from rankers.listwise.permutation import Repair
 from rankers.pipeline import Pipeline, Stage
 from rankers.types import Document, Evidence, Ranking, WindowEvidence
 from tests.app.conftest import Serve, running
@@ -44,6 +46,27 @@ class Explaining(WordRanker):
         ]
 
 
+class Writing(WordRanker):
+    """Believes the order shown, and its answers are not in order."""
+
+    def rank(self, rankings: Any) -> list[Ranking]:
+        return [
+            Ranking.from_order(
+                ranking.query,
+                ranking.documents,
+                previous=ranking,
+                evidence=Evidence(
+                    windows=(
+                        WindowEvidence(ranking.ids, repairs=(Repair.FORM, Repair.MISSING)),
+                        WindowEvidence(ranking.ids, repairs=(Repair.MISSING,)),
+                        WindowEvidence(ranking.ids, repairs=(Repair.NO_ANSWER,)),
+                    )
+                ),
+            )
+            for ranking in rankings
+        ]
+
+
 def pipelines() -> FakePipelines:
     retriever = WordRetriever(DOCUMENTS)
     made = {
@@ -52,6 +75,7 @@ def pipelines() -> FakePipelines:
         "rerank": pipeline_of(WordRanker(), name="rerank"),
         "poisoned": Pipeline("poisoned", retriever, (Stage("bad", WordRanker(before=fail_on_light), 10),)),
         "slow": Pipeline("slow", retriever, (Stage("slow", WordRanker(before=slow(0.3)), 10),)),
+        "written": Pipeline("written", retriever, (Stage("twice", BothOrders(Writing()), 2),)),
     }
     return FakePipelines(
         {name: partial(made.__getitem__, name) for name in made},
@@ -141,6 +165,19 @@ def test_windows_that_could_not_be_read_are_reported(client: httpx.Client) -> No
     assert meta["tokens"]["output_tokens"] == 7
 
 
+def test_a_stage_says_how_far_its_orders_agree_and_what_was_repaired(client: httpx.Client) -> None:
+    reply = search(client, pipeline="written", explain=True)
+    retrieved, twice = reply["stages"]
+    assert twice["order_consistency"] == -1.0
+    assert twice["repairs"] == {"missing": 4, "form": 2, "no_answer": 2}
+    assert [window["repairs"] for window in reply["explain"]] == [["form", "missing"], ["missing"], ["no_answer"]] * 2
+    assert not {"order_consistency", "repairs"} & retrieved.keys()
+    assert reply["meta"]["warnings"] == ["2 of 6 windows of stage 'twice' got no usable answer and kept their order"]
+    documents = [document.text for document in DOCUMENTS]
+    reranked = post(client, "/v1/rerank", {"model": "written", "query": QUERY, "documents": documents})
+    assert [stage["order_consistency"] for stage in reranked["meta"]["stages"]] == [-1.0]
+
+
 def test_nothing_found_is_an_empty_list(client: httpx.Client) -> None:
     reply = post(client, "/v1/search", {"query": "zebra"})
     assert reply["results"] == []
@@ -170,8 +207,16 @@ def test_a_deadline_gives_what_was_found(client: httpx.Client) -> None:
         ({"query": None}, 422, "query is null: Input should be a valid string"),
         ({"top_k": 0}, 422, "top_k is 0: Input should be greater than or equal to 1"),
         ({"top_k": 51}, 413, "top_k is 51, the limit is 50"),
-        ({"pipeline": "nope"}, 404, "no pipeline or model 'nope'; there are: two, find, rerank, poisoned, slow"),
-        ({"pipeline": "rerank"}, 422, "model is 'rerank', which cannot search; these can: two, find, poisoned, slow"),
+        (
+            {"pipeline": "nope"},
+            404,
+            "no pipeline or model 'nope'; there are: two, find, rerank, poisoned, slow, written",
+        ),
+        (
+            {"pipeline": "rerank"},
+            422,
+            "model is 'rerank', which cannot search; these can: two, find, poisoned, slow, written",
+        ),
         ({"query": "x" * 9000}, 413, "query has 9000 characters, the limit is 8192; shorten it"),
     ],
 )

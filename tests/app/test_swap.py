@@ -21,12 +21,13 @@ from app.cli.main import build_cli
 from index.clicklog.store import open_click_log
 from index.directory import IndexDirectory
 from index.pipelines import load_pipelines
+from rankers.calibration import CALIBRATION_FILE, fit_calibration
 from rankers.events import Impression
 from rankers.ltr.features import load_feature_set
 from rankers.ltr.models import load_numeric_ranker
 from rankers.pipeline import Pipeline, Stage
 from rankers.registry import ModelCard, ModelRegistry
-from rankers.types import Document
+from rankers.types import Document, ScoreKind
 from tests.app.conftest import running
 from tests.app.fakes import FakePipelines, WordRanker, pipeline_of
 from tests.rankers.ltr.linear import add_linear
@@ -117,8 +118,8 @@ def test_the_live_model_changes_under_load_without_a_failed_request(folder: Path
     stop = threading.Event()
 
     def load(client: httpx.Client) -> list[int]:
-        statuses = []
-        while not stop.is_set():
+        statuses: list[int] = []
+        while not stop.is_set() or len(statuses) < 15:
             statuses.append(client.post("/v1/search", json={"query": "cat", "top_k": 12}).status_code)
         return statuses
 
@@ -163,6 +164,60 @@ def test_the_log_has_the_features_the_model_saw(folder: Path, registry: ModelReg
         in_order_seen = np.empty(len(scores))
         in_order_seen[retrieved] = scores
         assert shown == (scores - in_order_seen.mean()).tolist()
+
+
+def test_a_reranking_logs_the_features_and_the_version_too(folder: Path, registry: ModelRegistry) -> None:
+    documents = [
+        {"id": document.id, "text": document.text, "metadata": dict(document.metadata)} for document in DOCUMENTS
+    ]
+    with service(folder) as client:
+        body = {"query": "cat", "documents": documents, "model": "learned", "top_n": 5, "log": True}
+        reply = client.post("/v1/rerank", json=body).json()
+    (impression,) = logged(folder)
+    assert impression.id == reply["impression_id"]
+    assert model_of(impression) == "ranker@v1"
+    assert impression.document_ids == ORDERS["ranker@v1"][:5]
+    assert impression.feature_set == "default@1"
+    assert list(impression.features) == list(impression.document_ids)
+    assert impression.features["d11"]["incoming_rank"] == 12
+
+
+def test_the_first_model_is_rolled_back_under_load_without_a_failed_request(folder: Path) -> None:
+    registry = ModelRegistry(folder / "models")
+    add_linear(registry, "v1", NEWEST_FIRST)
+    stop = threading.Event()
+
+    def load(client: httpx.Client) -> list[int]:
+        statuses: list[int] = []
+        while not stop.is_set():
+            statuses.append(client.post("/v1/search", json={"query": "cat", "top_k": 12}).status_code)
+        return statuses
+
+    with service(folder) as client, ThreadPoolExecutor(2) as pool:
+        loads = [pool.submit(load, client) for _ in range(2)]
+        try:
+            for _ in range(3):
+                wait_until(lambda: state(client)["models"] == {"ltr": "ranker@v1"})
+                assert registry.rollback("ranker") is None
+                wait_until(lambda: state(client)["models"] == {})
+                time.sleep(0.05)
+                assert state(client)["reason"] is None
+                registry.promote("ranker", "v1")
+            assert registry.rollback("ranker") is None
+            wait_until(lambda: state(client)["models"] == {})
+        finally:
+            stop.set()
+        statuses = [status for one in loads for status in one.result()]
+        assert client.get("/ready").status_code == 200
+        assert search(client)["meta"]["warnings"] == [
+            "no version of model 'ranker' is live, so stage 'ltr' kept the order that came in"
+        ]
+    assert set(statuses) == {200}
+    impressions = logged(folder)
+    assert {model_of(impression) for impression in impressions} == {"ranker@v1", ""}
+    for impression in impressions:
+        assert impression.document_ids == ORDERS[model_of(impression)]
+        assert impression.feature_set == "default@1"
 
 
 def test_a_service_can_start_without_a_model_and_gets_the_first_one(folder: Path) -> None:
@@ -235,6 +290,29 @@ def test_a_version_that_cannot_serve_leaves_the_old_one_serving(
     assert {model_of(impression) for impression in logged(folder)} == {"ranker@v1"}
 
 
+def test_a_version_waits_for_a_calibration_of_its_own(folder: Path, registry: ModelRegistry) -> None:
+    text = CONFIG.replace("model: ranker}", "model: ranker, calibration: true}")
+    (folder / "shortlist.yaml").write_text(text)
+
+    def calibrate(version: str) -> None:
+        kind, model = ScoreKind.PREFERENCE, f"ranker@{version}"
+        fitted = fit_calibration([-1.0, 0.0, 1.0], [0, 0, 1], score_kind=kind, data="made up", model=model)
+        fitted.save(registry.root / "ranker" / version / CALIBRATION_FILE)
+
+    calibrate("v1")
+    with service(folder) as client:
+        assert search(client)["meta"]["score_kind"] == "probability"
+        registry.promote("ranker", "v2")
+        wait_until(lambda: state(client)["reason"] is not None)
+        assert "ltr:ranker@v2 was not taken over: no calibration at" in state(client)["reason"]
+        assert state(client)["models"] == {"ltr": "ranker@v1"}
+        assert search(client)["meta"]["score_kind"] == "probability"
+        calibrate("v2")
+        wait_until(lambda: state(client)["models"] == {"ltr": "ranker@v2"})
+        assert state(client)["reason"] is None
+        assert search(client)["meta"]["score_kind"] == "probability"
+
+
 def test_the_version_before_is_let_go(folder: Path, registry: ModelRegistry) -> None:
     pipelines = load_pipelines(folder / "shortlist.yaml")
     with running(pipelines, folder, refresh_interval_s=0.05) as client:
@@ -296,11 +374,17 @@ def test_one_command_promotes_and_one_rolls_back(folder: Path, registry: ModelRe
         wait_until(lambda: state(client)["models"] == {"ltr": "ranker@v2"})
         assert "ranker@v1 is live again" in models("rollback", "ranker", "--why", "fewer clicks")
         wait_until(lambda: state(client)["models"] == {"ltr": "ranker@v1"})
+        said = " ".join(models("rollback", "ranker", "--why", "none at all").split())
+        assert "ranker@v1 is out of service and nothing is live: stages keep the order that comes in" in said
+        wait_until(lambda: state(client)["models"] == {})
+        assert [result["document"]["id"] for result in search(client)["results"]] == list(ORDERS[""])
     assert [(move.action, move.why) for move in registry.history("ranker")] == [
         ("promote", "added"),
         ("promote", "nDCG@10 +0.02"),
         ("rollback", "fewer clicks"),
+        ("rollback", "none at all"),
     ]
+    models("promote", "ranker", "v1")
     assert '"feature_set": "default@1"' in models("show", "ranker")
     assert '"live": false' in models("show", "ranker", "v2")
     registry.add(measured, lambda folder: None, promote=False)

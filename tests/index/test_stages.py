@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from index.stages import READERS, STRATEGIES, ServerSpec, StageSpec, find_model, load_ranker
-from rankers.calibration import fit_calibration
+from index.stages import READERS, STRATEGIES, ServerSpec, StageSpec, calibration_path, find_model, load_ranker
+from rankers.calibration import CALIBRATION_FILE, Calibration, fit_calibration
+from rankers.consistency import kendall_tau
 from rankers.errors import ConfigError, NotFoundError
 from rankers.listwise.template import load_template
 from rankers.listwise.windows import Signal
@@ -167,6 +168,57 @@ def test_a_stage_may_be_calibrated_and_even_out_the_order(loaded: Loaded, tmp_pa
     result = ranker_of(both, tmp_path, loaded).rank([RANKING])[0]
     shown = [window.document_ids for window in result.evidence.windows]
     assert shown == [("cats", "tax", "dogs", "iron"), ("copy", "iron", "dogs", "tax")]
+    one = STAGE.validate_python({"kind": "listwise", "model": smollm2, "dtype": "float32"})
+    backwards = Ranking.from_order(RANKING.query, DOCUMENTS[::-1])
+    forth, back = ranker_of(one, tmp_path, loaded).rank([RANKING, backwards])
+    assert result.evidence.order_consistency == kendall_tau(forth.ids, back.ids)
+
+
+def test_a_calibration_counts_for_the_version_it_was_fitted_for(tmp_path: Path) -> None:
+    registry = ModelRegistry(tmp_path)
+    stage = {"kind": "ltr", "model": "ranker"}
+    spec = STAGE.validate_python({**stage, "calibration": True})
+    named = STAGE.validate_python({**stage, "calibration": "mine.json"})
+    assert ranker_of(spec, tmp_path, Loaded()).rank([RANKING])[0].score_kind is ScoreKind.RANK  # no model, no scores
+
+    folder = add_linear(registry, "v1", {"coverage": 1.0})
+    assert calibration_path(spec, "ranker@v1", models_dir=tmp_path) == folder / CALIBRATION_FILE
+    assert calibration_path(named, "ranker@v1", models_dir=tmp_path) == tmp_path / "mine.json"
+    assert calibration_path(spec, "", models_dir=tmp_path) is None
+    with pytest.raises(NotFoundError, match=r"no calibration at .*v1/calibration.json; .*shortlist calibrate"):
+        ranker_of(spec, tmp_path, Loaded())
+    plain = ranker_of(STAGE.validate_python(stage), tmp_path, Loaded()).rank([RANKING])[0]
+
+    def fitted(model: str) -> Calibration:
+        kind = plain.score_kind
+        return fit_calibration(plain.scores, [1, 0, 1, 0, 0], score_kind=kind, data="made up", model=model)
+
+    for chosen in (spec, named):
+        path = calibration_path(chosen, "ranker@v1", models_dir=tmp_path)
+        assert path is not None
+        for other in ("", "ranker@v0"):
+            fitted(other).save(path)
+            with pytest.raises(NotFoundError, match=rf"no calibration for ranker@v1.*{other}.*: shortlist calibrate"):
+                ranker_of(chosen, tmp_path, Loaded())
+        fitted("ranker@v1").save(path)
+        assert ranker_of(chosen, tmp_path, Loaded()).rank([RANKING])[0].score_kind is ScoreKind.PROBABILITY
+
+    add_linear(registry, "v2", {"coverage": -1.0})
+    for chosen in (spec, named):
+        with pytest.raises(NotFoundError, match="calibrat"):
+            ranker_of(chosen, tmp_path, Loaded())
+
+
+def test_models_beside_the_registry_have_their_calibration_in_a_file(tmp_path: Path) -> None:
+    folder = add_linear(ModelRegistry(tmp_path / "elsewhere"), "v1", {"coverage": 1.0})
+    stage = {"kind": "ltr", "model": str(folder)}
+    with pytest.raises(ConfigError, match="is not of the registry; name a file"):
+        ranker_of(STAGE.validate_python({**stage, "calibration": True}), tmp_path, Loaded())
+    scores = [-1.0, 0.0, 1.0]
+    fitted = fit_calibration(scores, [0, 0, 1], score_kind=ScoreKind.PREFERENCE, data="made up", model="any@v1")
+    fitted.save(tmp_path / "mine.json")
+    spec = STAGE.validate_python({**stage, "calibration": "mine.json"})
+    assert ranker_of(spec, tmp_path, Loaded()).rank([RANKING])[0].score_kind is ScoreKind.PROBABILITY
 
 
 def test_a_stage_may_share_with_what_came_in(loaded: Loaded, tmp_path: Path, minilm: str) -> None:

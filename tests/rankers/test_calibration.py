@@ -121,6 +121,7 @@ def test_saving_and_loading_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / CALIBRATION_FILE
     calibration.save(path)
     assert Calibration.load(path) == calibration
+    assert [file.name for file in tmp_path.iterdir()] == [CALIBRATION_FILE]
     assert Calibration.load(str(path)).probabilities(scores).tolist() == calibration.probabilities(scores).tolist()
     assert json.loads(path.read_text())["score_kind"] == "logit"
 

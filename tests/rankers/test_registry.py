@@ -14,8 +14,8 @@ from rankers.errors import InvalidInputError, NotFoundError
 from rankers.registry import ModelCard, ModelRegistry
 
 
-def card(version: str, *, name: str = "ranker") -> ModelCard:
-    return ModelCard(name, version, kind="causal-lm", source="here", licence="Apache-2.0", data_hash="sha256:0")
+def card(version: str, *, name: str = "ranker", kind: str = "ltr") -> ModelCard:
+    return ModelCard(name, version, kind=kind, source="here", licence="Apache-2.0", data_hash="sha256:0")
 
 
 def write_weights(folder: Path) -> None:
@@ -105,11 +105,15 @@ def test_every_move_is_on_record(tmp_path: Path) -> None:
     registry.promote("ranker", "v1", who="ada", why="it is live already")
     registry.promote("ranker", "v2", who="bob", why="nDCG@10 +0.02")
     registry.rollback("ranker", who="ada", why="fewer clicks")
+    registry.rollback("ranker", who="ada", why="still fewer")
+    registry.promote("ranker", "v2", who="bob")
     moves = [(move.action, move.previous, move.version, move.who, move.why) for move in registry.history("ranker")]
     assert moves == [
         ("promote", None, "v1", "ada", "the first"),
         ("promote", "v1", "v2", "bob", "nDCG@10 +0.02"),
         ("rollback", "v2", "v1", "ada", "fewer clicks"),
+        ("rollback", "v1", None, "ada", "still fewer"),
+        ("promote", None, "v2", "bob", ""),
     ]
     assert all(move.at.endswith("+00:00") for move in registry.history("ranker"))
     assert ModelRegistry(tmp_path / "nowhere").history("ranker") == []
@@ -121,11 +125,39 @@ def test_rolling_back_again_goes_further_back(tmp_path: Path) -> None:
         registry.promote("ranker", version)
     assert registry.rollback("ranker") == "v2"
     assert registry.rollback("ranker") == "v1"
-    with pytest.raises(NotFoundError, match="live before 'v1'"):
-        registry.rollback("ranker")
-    assert registry.live_version("ranker") == "v1"
     registry.promote("ranker", "v3")
     assert registry.rollback("ranker") == "v1"
+
+
+def test_before_the_first_promotion_nothing_was_live(tmp_path: Path) -> None:
+    registry = registry_of(tmp_path, "v1", "v2")
+    registry.promote("ranker", "v1")
+    assert registry.rollback("ranker") is None
+    assert registry.live_version("ranker") is None
+    assert registry.live("ranker") is None
+    assert [live for _, live in registry.cards()] == [False, False]
+    with pytest.raises(NotFoundError, match="no version of model 'ranker' is live"):
+        registry.rollback("ranker")
+    # What was live before the model went out of service does not come back by itself.
+    registry.promote("ranker", "v2")
+    assert registry.rollback("ranker") is None
+
+
+def test_a_crash_before_the_note_of_going_out_of_service_changes_nothing(tmp_path: Path) -> None:
+    registry = registry_of(tmp_path, "v1", "v2")
+    registry.promote("ranker", "v1")
+    (tmp_path / "ranker" / "LIVE").unlink()
+    registry.promote("ranker", "v2")
+    assert registry.rollback("ranker") is None
+
+
+def test_a_model_that_stages_cannot_do_without_stays(tmp_path: Path) -> None:
+    registry = ModelRegistry(tmp_path)
+    registry.add(card("v1", kind="cross-encoder"), write_weights)
+    with pytest.raises(NotFoundError, match="live before 'v1', and stages cannot do without a model of kind 'cross-e"):
+        registry.rollback("ranker")
+    assert registry.live_version("ranker") == "v1"
+    assert [move.action for move in registry.history("ranker")] == ["promote"]
 
 
 @settings(max_examples=25)  # each waits for the disk
@@ -137,9 +169,9 @@ def test_promotions_and_rollbacks_are_a_stack(tmp_path_factory: pytest.TempPathF
         if move != "back":
             registry.promote("ranker", move)
             stack += [move] if stack[-1:] != [move] else []
-        elif len(stack) > 1:
+        elif stack:
             stack.pop()
-            assert registry.rollback("ranker") == stack[-1]
+            assert registry.rollback("ranker") == (stack[-1] if stack else None)
         else:
             with pytest.raises(NotFoundError):
                 registry.rollback("ranker")
@@ -159,6 +191,9 @@ def test_versions_that_are_gone_are_passed_over(tmp_path: Path) -> None:
         registry.promote("ranker", version)
     (tmp_path / "ranker" / "v2" / "model_card.json").unlink()
     assert registry.rollback("ranker") == "v1"
+    registry.promote("ranker", "v3")
+    (tmp_path / "ranker" / "v1" / "model_card.json").unlink()
+    assert registry.rollback("ranker") is None
 
 
 def test_measures_are_compared_side_by_side(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rankers.calibration import Calibration
+from rankers.calibration import CALIBRATION_FILE, Calibration
+from rankers.registry import ModelRegistry
 from rankers.types import ScoreKind
+from tests.rankers.ltr.linear import add_linear
 from tests.training.collection import write_beir
 
 CONFIG = """
@@ -96,6 +98,24 @@ def test_scores_are_calibrated_on_judged_documents(folder: Path) -> None:
     assert fitted.score_kind is ScoreKind.LEXICAL
     assert fitted.data == "tiny/test"
     assert fitted.judged > fitted.relevant == 4
+    assert fitted.model == ""
+    refused = run(folder, "tiny", "--split", "test", command="calibrate", status=2)
+    assert "say where to write with --out" in " ".join(refused.split())
+
+
+def test_a_calibration_lies_with_the_version_it_was_fitted_for(folder: Path) -> None:
+    add_linear(ModelRegistry(folder / "var" / "models"), "v1", {"bm25": 1.0})
+    stage = "{kind: ltr, model: ranker, calibration: true}"
+    (folder / "learned.yaml").write_text(
+        f"default: learned\npipelines: {{learned: {{retriever: {{kind: bm25}}, stages: [{stage}]}}}}\n"
+    )
+    arguments = ("tiny", "--split", "test", "--config", "learned.yaml")
+    for _ in range(2):  # what it has is no part of what the next one is fitted on
+        shown = run(folder, *arguments, command="calibrate")
+        assert "calibration of ranker@v1:" in shown
+        fitted = Calibration.load(folder / "var" / "models" / "ranker" / "v1" / CALIBRATION_FILE)
+        assert (fitted.score_kind, fitted.model) == (ScoreKind.PREFERENCE, "ranker@v1")
+    run(folder, "tiny", "--config", "learned.yaml", "--out", "calibrated")
 
 
 @pytest.mark.parametrize(

@@ -53,12 +53,15 @@ FROM (SELECT DISTINCT query, document_id FROM places) p JOIN queries q USING (qu
 WHERE NOT EXISTS (FROM known_pairs k WHERE k.query = q.number AND k.document_id = p.document_id)
 ORDER BY q.number, p.document_id
 """
-# For each pair, the list that showed it last.
+# For each pair, the list that showed it last with features: a document below a ranker's depth has none.
 SOURCES = """
 CREATE TABLE sources AS
 SELECT p.row, arg_max(l.number, (l.shown_us, l.number)) AS number, any_value(p.document_id) AS document_id
 FROM places s JOIN queries q USING (query) JOIN pairs p ON p.query = q.number AND p.document_id = s.document_id
-JOIN latest l ON l.number = s.number GROUP BY p.row
+JOIN latest l ON l.number = s.number
+JOIN (SELECT DISTINCT id, unnest(json_keys(features)) AS document_id FROM impressions
+      WHERE id IN (SELECT id FROM latest)) f ON f.id = l.id AND f.document_id = s.document_id
+GROUP BY p.row
 """
 FEATURES = """
 SELECT s.rows, s.document_ids, f.features

@@ -11,7 +11,8 @@ IMPRESSIONS = r"""
 CREATE VIEW impressions AS
 SELECT id, trim(regexp_replace(lower(nfc_normalize(query_text)), '[\s\p{Z}]+', ' ', 'g')) AS query,
     coalesce(document_ids, []) AS document_ids, coalesce(model_version, '') AS model_version,
-    coalesce(layout, 'list') AS layout, epoch_us(shown_at) AS shown_us, features, arms, seq,
+    coalesce(layout, 'list') AS layout, epoch_us(shown_at) AS shown_us, features,
+    coalesce(feature_set, '') AS feature_set, arms, seq,
     coalesce('user ' || user_key, 'session ' || session_key) AS actor
 FROM impression_files
 """
@@ -29,6 +30,7 @@ FROM (SELECT DISTINCT query, document_ids, layout, model_version FROM impression
 STAGED = f"""
 CREATE TABLE staged AS
 SELECT row_number() OVER () AS number, i.id, i.seq, l.list, i.shown_us, i.actor, hash(i.features) AS features_hash,
+    coalesce(i.feature_set <> $feature_set, false) AS other_features,
     CASE WHEN l.list IS NULL THEN '{Reason.OUTSIDE_PERIOD}'
         WHEN len(l.document_ids) = 0 THEN '{Reason.EMPTY_LIST}'
         WHEN l.repeats THEN '{Reason.REPEATED_DOCUMENT}' END AS reason
@@ -95,16 +97,19 @@ suspects AS (
         GROUP BY a.actor HAVING count(*) >= $visits AND avg((v.value <= $no_dwell_s)::INT) >= $visit_share)
 SELECT actor, arg_min(reason, priority) AS reason FROM suspects GROUP BY actor
 """
+# What has other features still tells who is a bot.
 KEPT = """
 CREATE VIEW kept AS
-SELECT * FROM shown s WHERE reason IS NULL AND NOT EXISTS (FROM bots b WHERE b.actor = s.actor)
+SELECT * FROM shown s WHERE reason IS NULL AND NOT other_features AND NOT EXISTS (FROM bots b WHERE b.actor = s.actor)
 """
-REMOVED_IMPRESSIONS = """
-SELECT coalesce(s.reason, b.reason) AS why, count(*), min(s.id, $examples)
+REMOVED_IMPRESSIONS = f"""
+SELECT coalesce(s.reason, CASE WHEN s.other_features THEN '{Reason.OTHER_FEATURES}' END, b.reason) AS why, count(*),
+    min(s.id, $examples)
 FROM shown s LEFT JOIN bots b USING (actor) WHERE why IS NOT NULL GROUP BY why
 """
 REMOVED_EVENTS = f"""
-SELECT CASE WHEN r.number IS NOT NULL THEN '{Reason.DUPLICATE}' ELSE coalesce(f.reason, b.reason) END AS why, count(*),
+SELECT CASE WHEN r.number IS NOT NULL THEN '{Reason.DUPLICATE}'
+    WHEN s.other_features THEN '{Reason.REMOVED_IMPRESSION}' ELSE coalesce(f.reason, b.reason) END AS why, count(*),
     min(f.id, $examples)
 FROM found f LEFT JOIN repeated_events r ON f.number = r.number
 LEFT JOIN staged s ON f.impression = s.number LEFT JOIN bots b ON s.actor = b.actor WHERE why IS NOT NULL GROUP BY why

@@ -35,6 +35,7 @@ IMPRESSION_COLUMNS: Mapping[str, str] = MappingProxyType(
         "seq": "BIGINT",
         "model_version": "VARCHAR",
         "features": "VARCHAR",
+        "feature_set": "VARCHAR",
         "session_key": "VARCHAR",
         "user_key": "VARCHAR",
         "layout": "VARCHAR",
@@ -77,6 +78,7 @@ def open_filtered_log(
     rules: FilterRules | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
+    feature_set: str | None = None,
     temp_dir: Path | None = None,
     memory_limit_mb: int = 1024,
     threads: int | None = None,
@@ -95,6 +97,8 @@ def open_filtered_log(
         The first moment of the period; impressions shown before are left out.
     until
         The end of the period: what was shown, or happened, at that moment or later is left out.
+    feature_set
+        As ``name@version``: impressions logged with another one, or with none, are left out; none are if not given.
     temp_dir
         Folder for the tables and what does not fit in memory, about as large as the log; the system's if not given.
         What is written is deleted at the end.
@@ -128,17 +132,16 @@ def open_filtered_log(
             _open_source(connection, "impression_files", impressions, IMPRESSION_COLUMNS, Path(folder))
             _open_source(connection, "event_files", events, EVENT_COLUMNS, Path(folder))
             try:
-                report = _filter(connection, rules or FilterRules(), _microseconds(since), _microseconds(until))
+                period = {"since": _microseconds(since, -FOREVER), "until": _microseconds(until, FOREVER)}
+                report = _filter(connection, rules or FilterRules(), period, feature_set)
             except (duckdb.ConversionException, duckdb.InvalidInputException) as error:
                 raise InvalidInputError(f"the click log cannot be read: {error}; export it again") from error
             yield FilteredLog(connection, report)
 
 
 def _filter(
-    connection: duckdb.DuckDBPyConnection, rules: FilterRules, since_us: int | None, until_us: int | None
+    connection: duckdb.DuckDBPyConnection, rules: FilterRules, period: dict[str, int], feature_set: str | None
 ) -> FilterReport:
-    until = {"until": FOREVER if until_us is None else until_us}
-    period = {"since": -FOREVER if since_us is None else since_us} | until
     window = {"skew": round(rules.clock_skew_s * MICROSECONDS), "window": round(rules.click_window_s * MICROSECONDS)}
     bots = {
         "per_minute": rules.impressions_per_minute,
@@ -152,10 +155,10 @@ def _filter(
     connection.execute(sql.IMPRESSIONS)
     connection.execute(sql.EVENTS)
     connection.execute(sql.LISTS, period)
-    connection.execute(sql.STAGED, period)
+    connection.execute(sql.STAGED, period | {"feature_set": feature_set})
     connection.execute(sql.REPEATED.format(into="repeated_impressions", rows="staged"))
     connection.execute(sql.SHOWN)
-    connection.execute(sql.FOUND, until | window)
+    connection.execute(sql.FOUND, {"until": period["until"]} | window)
     connection.execute(sql.REPEATED.format(into="repeated_events", rows="found"))
     connection.execute(sql.VALID)
     connection.execute(sql.CLICKED)
@@ -228,9 +231,9 @@ def _open_source(
         raise InvalidInputError(f"{files[0]} cannot be read: {error}") from error
 
 
-def _microseconds(moment: datetime | None) -> int | None:
+def _microseconds(moment: datetime | None, missing: int) -> int:
     if moment is None:
-        return None
+        return missing
     if moment.tzinfo is None:
         raise InvalidInputError(f"{moment} has no time zone; say which, for example with tzinfo=UTC")
     return (moment - EPOCH) // timedelta(microseconds=1)

@@ -24,6 +24,8 @@ class Reason(StrEnum):
     """Nothing in the log was shown under that id."""
     REMOVED_IMPRESSION = "impression left out"
     """Its impression was left out, for a reason of its own."""
+    OTHER_FEATURES = "logged without the feature set"
+    """It has no features, or those of another set or version: not what the ranker would see."""
     UNKNOWN_KIND = "unknown kind"
     """Neither a click nor a dwell time nor a conversion."""
     NOT_SHOWN = "document not shown"

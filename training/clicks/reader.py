@@ -63,6 +63,7 @@ def read_click_lists(
     rules: FilterRules | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
+    feature_set: str | None = None,
     temp_dir: Path | None = None,
     memory_limit_mb: int = 1024,
     threads: int | None = None,
@@ -90,6 +91,9 @@ def read_click_lists(
         The first moment of the period.
     until
         The end of the period, not part of it.
+    feature_set
+        As ``name@version``, if features are to be those of one set: impressions that were not logged with it are left
+        out, and counted.
     temp_dir
         Folder for what does not fit in memory; the system's if not given.
     memory_limit_mb
@@ -115,6 +119,7 @@ def read_click_lists(
         rules=rules,
         since=since,
         until=until,
+        feature_set=feature_set,
         temp_dir=temp_dir,
         memory_limit_mb=memory_limit_mb,
         threads=threads,

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from index.pipelines import load_pipelines
+from index.pipelines import Pipelines, load_pipelines
+from index.stages import calibration_path
 from rankers.errors import InvalidInputError
 from rankers.types import ScoreKind
 from training.evaluation.command import progress_bar, report_building
@@ -23,7 +24,13 @@ def calibrate(
         typer.Argument(help="A directory in BEIR layout, or irds:NAME of ir_datasets.", show_default=False),
     ] = None,
     *,
-    out: Annotated[Path, typer.Option(help="The file to write; stages name it, relative to the model registry.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The file to write; if not given, what the last stage names or one beside its model in the registry.",
+            show_default=False,
+        ),
+    ] = None,
     pipeline: Annotated[str | None, typer.Option("--pipeline", "-p", help="Whose last scores are calibrated.")] = None,
     config: Annotated[
         Path, typer.Option("--config", envvar="SHORTLIST_CONFIG", help="The YAML file that names the pipelines.")
@@ -44,14 +51,19 @@ def calibrate(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first queries.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Queries that run together.")] = 32,
 ) -> None:
-    """Fit probabilities of relevance to the scores of a pipeline, on the judged documents it finds."""
+    """Fit probabilities of relevance to the scores of a pipeline's last stage, on the judged documents it finds.
+
+    Stages that say calibration: true take the one beside their model, which counts for that version alone.
+    """
     from rankers.calibration import fit_calibration
 
     judged = load_judged(dataset, split=split, qrels=qrels, topics=topics, documents=documents, limit=limit)
     pipelines = load_pipelines(config)
     name = pipelines.resolve(pipeline)
     source = choose_source(pipelines, judged, [name], index=index, first_stage=first_stage, on_progress=report_building)
-    opened = pipelines.open(name, index=source.index, retriever=source.retriever)
+    opened = pipelines.open(name, index=source.index, retriever=source.retriever, calibrated=False)
+    model = opened.stages[-1].model if opened.stages else ""
+    target = out or _place(pipelines, name, model)
     scores: list[float] = []
     relevant: list[bool] = []
     kinds: set[ScoreKind] = set()
@@ -70,11 +82,23 @@ def calibrate(
             "calibration takes one kind, so choose a depth that the last stage covers",
             field="depth",
         )
-    fitted = fit_calibration(scores, relevant, score_kind=kinds.pop(), data=f"{judged.name}/{split}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fitted.save(out)
+    fitted = fit_calibration(scores, relevant, score_kind=kinds.pop(), data=f"{judged.name}/{split}", model=model)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fitted.save(target)
     err.print(
         f"{fitted.judged:,} judged documents, {fitted.relevant:,} relevant; expected calibration error on documents "
         f"held out: {fitted.error_after:.4f}"
     )
-    err.print(f"calibration: {out}")
+    err.print(f"calibration{f' of {model}' if model else ''}: {target}")
+
+
+def _place(pipelines: Pipelines, name: str, model: str) -> Path:
+    """Find where the stage looks for its calibration."""
+    stages = pipelines.spec.pipelines[name].stages
+    place = calibration_path(stages[-1], model, models_dir=pipelines.models_dir) if stages else None
+    if place is None:
+        raise InvalidInputError(
+            f"the last scores of pipeline {name!r} are not of a model of the registry; say where to write with --out",
+            field="out",
+        )
+    return place

@@ -26,7 +26,9 @@ MOST_KNOWN = 0.5
 """Share of the candidate's gain over a random order that the shown order may have; weak rankers have .04-.46 in
 simulations, ones that beat debiasing .5-1.4."""
 MOST_KNOWN_UNSEEN = 2 / 3
-"""The same share of the gain on queries that were not learned from, which is smaller: .08-.63 and .85-2.6."""
+"""The same share of the gain on queries that were not learned from: weak rankers have .11-.68 on lgb and .32-.64 on mq,
+strong ones .85-1.13 and 1.02-1.24. On mslr, where little carries over to other queries, it tells nothing: weak ones
+have .01-2.15, strong ones .41-6.1 (benchmarks/RESULTS.md)."""
 ALIKE = 0.1
 """Spread of click rates on top under which people click what stands there; .01-.02 in simulations of trust, .4 and more
 in all others."""
@@ -110,7 +112,8 @@ def reasons_against_debiasing(lists: ClickLists) -> list[str]:
     if not found.linked and found.told_by_features > MOST_TOLD:
         reasons.append(
             f"features tell the position ({found.told_by_features:.0%} of it) and only {found.swapped:.0%} of the "
-            "documents were shown in more than one place; show two rankers, or shuffle a few lists"
+            "documents were shown in more than one place; interleave two pipelines, or shuffle a few lists in the "
+            "search app and report them as shown (docs/ultr.md)"
         )
     return reasons
 

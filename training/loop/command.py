@@ -52,15 +52,18 @@ def watch(
     looks: Annotated[int | None, typer.Option(min=1, help="Stop after so many looks.", show_default=False)] = None,
 ) -> None:
     """Go around whenever there is enough that is new; a turn that fails is reported and tried again next time."""
+    from training.loop.once import Loop
     from training.loop.settings import load_settings
 
     for look in itertools.count(1):
-        loaded = load_settings(settings)
+        # A full disk or a file that is being edited must not end what runs for months.
         try:
-            if _new_events(loaded) >= new_events:
+            loaded = load_settings(settings)
+            if Loop(loaded).new_events() >= new_events:
                 _print(_turn(loaded))
-        except ShortlistError as error:
-            err.print(f"this turn failed, the next will try again: {error}")
+        except Exception as error:  # noqa: BLE001
+            said = str(error) if isinstance(error, ShortlistError) else f"{type(error).__name__}: {error}"
+            err.print(f"this turn failed, the next will try again: {said}", markup=False)
         if look == looks:
             break
         time.sleep(every_s)
@@ -72,7 +75,7 @@ def rollback(
     *,
     why: Annotated[str, typer.Option(help="For the history.")] = "",
 ) -> None:
-    """Serve again what was live before the last promotion."""
+    """Serve again what was live before the last promotion; nothing, if that was the first."""
     from index.pipelines import load_pipelines
     from rankers.registry import ModelRegistry
     from training.loop.settings import load_settings
@@ -81,7 +84,10 @@ def rollback(
     pipelines = load_pipelines(loaded.config)
     version = ModelRegistry(pipelines.models_dir).rollback(loaded.model, why=why)
     pipelines.close()
-    out.print(f"{loaded.model}@{version} is live")
+    if version is None:
+        out.print(f"{loaded.model} is out of service: its stages keep the order that comes in")
+    else:
+        out.print(f"{loaded.model}@{version} is live")
 
 
 @loop.command()
@@ -93,10 +99,11 @@ def status(settings: SettingsFile = DEFAULT_FILE) -> None:
     loaded = load_settings(settings)
     table = Table("turn", "sessions", "clicks", "decision", "why not")
     for each in Runs(loaded.work_dir / loaded.model).all():
-        train, decision = each.steps.get("train", {}), each.steps.get("decide")
-        said = "not finished" if decision is None else "promoted" if decision["promoted"] else "refused"
+        train, promoted = each.steps.get("train", {}), each.steps.get("promote")
+        said = "not finished" if promoted is None else "promoted" if promoted["version"] else "refused"
+        reasons = [*each.steps.get("decide", {}).get("reasons", ()), *(promoted or {}).get("reasons", ())]
         counts = [f"{train[name]:,}" if name in train else "" for name in ("sessions", "clicks")]
-        table.add_row(each.name, *counts, said, "\n".join(decision["reasons"]) if decision else "")
+        table.add_row(each.name, *counts, said, "\n".join(reasons))
     out.print(table)
 
 
@@ -105,17 +112,6 @@ def _turn(settings: LoopSettings) -> Outcome:
 
     with _progress() as on_progress:
         return Loop(settings, on_progress=on_progress).turn()
-
-
-def _new_events(settings: LoopSettings) -> int:
-    from index.clicklog.store import open_click_log
-    from training.loop.once import Loop
-
-    log = open_click_log(settings.log)
-    try:
-        return sum(log.status().events.values()) - Loop(settings).events_seen()
-    finally:
-        log.close()
 
 
 def _print(outcome: Outcome) -> None:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ class Evidence:
         return digest.hexdigest()
 
 
-def split_moment(folder: Path, held_out: float) -> datetime:
+def split_moment(
+    folder: Path, held_out: float, *, since: datetime | None = None, feature_set: str | None = None
+) -> datetime:
     """Find the moment after which a share of the impressions was shown.
 
     Parameters
@@ -59,6 +62,10 @@ def split_moment(folder: Path, held_out: float) -> datetime:
         An exported log.
     held_out
         The share, between 0 and 1.
+    since
+        Impressions shown before do not count.
+    feature_set
+        Nor do those that were logged without it, ``name@version``; all count if not given.
 
     Returns
     -------
@@ -71,12 +78,27 @@ def split_moment(folder: Path, held_out: float) -> datetime:
         If there is no impression.
     """
     impressions, _ = log_files(folder)
-    ((moment,),) = duckdb.execute(
-        "SELECT quantile_disc(epoch_us(shown_at), ?) FROM read_parquet(?)", [1 - held_out, list(map(str, impressions))]
+    ((moment, shown),) = duckdb.execute(
+        "SELECT quantile_disc(epoch_us(shown_at), ?) FILTER (shown_at >= coalesce(?, '-infinity'::TIMESTAMPTZ) "
+        "AND feature_set = coalesce(?, feature_set)), count(*) FROM read_parquet(?)",
+        [1 - held_out, since, feature_set, list(map(str, impressions))],
     ).fetchall()
-    if moment is None:
+    if moment is None and not shown:
         raise InvalidInputError("the click log has no impressions yet; serve searches first")
+    if moment is None:
+        logged = f" with feature set {feature_set!r}" if feature_set is not None else ""
+        later = f" since {since.isoformat(timespec='seconds')}" if since is not None else ""
+        raise InvalidInputError(
+            f"none of {shown:,} impressions was logged{logged}{later}; serve searches with the stage that is learned"
+        )
     return datetime.fromtimestamp(moment / 1e6, UTC)
+
+
+def last_event(folder: Path) -> int:
+    """Find the highest sequence number of an exported event; 0 if there is none."""
+    _, events = log_files(folder)
+    ((found,),) = duckdb.execute("SELECT max(seq) FROM read_parquet(?)", [list(map(str, events))]).fetchall()
+    return int(found or 0)
 
 
 def read_evidence(
@@ -91,7 +113,7 @@ def read_evidence(
     split_at
         Where the parts meet.
     feature_set
-        Of the stage; features of the log that are not in it are left out, ones that were not logged are missing.
+        Of the stage; impressions that were logged with another, or with none, are left out and counted.
     since
         Nothing before.
 
@@ -101,8 +123,9 @@ def read_evidence(
         Both parts.
     """
     impressions, events = log_files(folder)
-    learn = read_click_lists(impressions, events, since=since, until=split_at)
-    decide = read_click_lists(impressions, events, onto=learn.keys, since=split_at)
+    read = partial(read_click_lists, impressions, events, feature_set=feature_set.id)
+    learn = read(since=since, until=split_at)
+    decide = read(onto=learn.keys, since=split_at)
     return Evidence(
         _with_columns(learn.lists, feature_set.names),
         _with_columns(decide.lists, feature_set.names),

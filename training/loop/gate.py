@@ -44,37 +44,48 @@ class Decision:
         return [f"{check.name}: {check.found}, needed {check.needed}" for check in self.checks if not check.holds]
 
 
-def check_log(report: FilterReport, *, sessions: int, clicks: int, gate: ClickGate) -> list[Check]:
-    """Whether there is enough to learn from, and whether the log can be believed.
+def check_log(
+    report: FilterReport, *, sessions: int, clicks: int, held_out: FilterReport, gate: ClickGate
+) -> list[Check]:
+    """Whether there is enough to learn from, and whether both parts of the log can be believed.
 
     Parameters
     ----------
     report
-        What the filters left out.
+        What the filters left out of the part to learn from.
     sessions
         To learn from.
     clicks
         To learn from.
+    held_out
+        What the filters left out of the part that decides.
     gate
         What is asked for.
 
     Returns
     -------
     list of Check
-        Three.
+        Four.
     """
+    others = sum(each.count for each in report.removed if each.reason is Reason.OTHER_FEATURES)
+    found = f"{sessions:,}" + (f", and {others:,} {Reason.OTHER_FEATURES} of the stage" if others else "")
+    return [
+        Check("enough sessions", sessions >= gate.min_sessions, found, f"at least {gate.min_sessions:,}"),
+        Check("enough clicks", clicks >= gate.min_clicks, f"{clicks:,}", f"at least {gate.min_clicks:,}"),
+        _check_believed("a log that can be believed", report, gate),
+        _check_believed("a held-out log that can be believed", held_out, gate),
+    ]
+
+
+def _check_believed(name: str, report: FilterReport, gate: ClickGate) -> Check:
     removed = sum(each.count for each in report.removed if each.table == "events" and each.reason not in NOT_HARMFUL)
     share = removed / max(removed + report.events_kept, 1)
-    return [
-        Check("enough sessions", sessions >= gate.min_sessions, f"{sessions:,}", f"at least {gate.min_sessions:,}"),
-        Check("enough clicks", clicks >= gate.min_clicks, f"{clicks:,}", f"at least {gate.min_clicks:,}"),
-        Check(
-            "a log that can be believed",
-            share <= gate.max_removed,
-            f"{share:.1%} of the events left out as bots or impossible",
-            f"at most {gate.max_removed:.0%}",
-        ),
-    ]
+    return Check(
+        name,
+        share <= gate.max_removed,
+        f"{share:.1%} of the events left out as bots or impossible",
+        f"at most {gate.max_removed:.0%}",
+    )
 
 
 def check_identified(reasons: Sequence[str]) -> Check:
@@ -93,36 +104,58 @@ def check_shown_order(share: float) -> Check:
 
 
 def check_curve(
-    candidate: npt.NDArray[np.float64] | None, live: npt.NDArray[np.float64] | None, gate: ClickGate
-) -> list[Check]:
+    candidate: npt.NDArray[np.float64] | None, before: npt.NDArray[np.float64] | None, gate: ClickGate
+) -> Check:
     """Whether the examination curve is still what it was: people do not change their ways overnight, bots do.
 
     Parameters
     ----------
     candidate
         float64 [K] or None, relative to the most examined slot.
-    live
-        Of the model that is live.
+    before
+        Of the model that is live, or of the last one before it that has a curve.
     gate
         What is asked for.
 
     Returns
     -------
-    list of Check
-        None if there is nothing to compare.
+    Check
+        Holds where there is nothing to compare, and says so.
     """
-    if candidate is None or live is None:
-        return []
-    shared = min(len(candidate), len(live))
-    change = float(np.nanmean(np.abs(candidate[:shared] - live[:shared])))
-    return [
-        Check(
-            "examination as before",
-            change <= gate.max_curve_change,
-            f"mean change {change:.3f}",
-            f"at most {gate.max_curve_change:.3f}",
-        )
-    ]
+    name, needed = "examination as before", f"at most {gate.max_curve_change:.3f}"
+    if candidate is None or before is None:
+        whose = "the candidate was learned without one" if candidate is None else "no model that was live has one"
+        return Check(name, True, f"not compared: {whose}", needed)
+    shared = min(len(candidate), len(before))
+    change = float(np.nanmean(np.abs(candidate[:shared] - before[:shared])))
+    return Check(name, change <= gate.max_curve_change, f"mean change {change:.3f}", needed)
+
+
+def check_live(now: str | None, *, before: str | None, version: str, was_live: bool) -> Check:
+    """Whether what a candidate was compared with is still live: a rollback is not to be undone.
+
+    Parameters
+    ----------
+    now
+        The version that is live, None if there is none.
+    before
+        The one that was live at the export.
+    version
+        The candidate's; it may be live already where a turn was interrupted.
+    was_live
+        Whether the candidate has been live.
+
+    Returns
+    -------
+    Check
+        Does not hold either where the candidate was live and something else is now.
+    """
+    return Check(
+        "live as at the export",
+        now == version or (now == before and not was_live),
+        f"{now or 'nothing'} is live" + (", the candidate was before" if was_live and now != version else ""),
+        f"{before or 'nothing'}, which it was compared with",
+    )
 
 
 def check_drift(drift: CurveDrift, gate: ClickGate) -> Check:

@@ -85,7 +85,7 @@ def measure_judged(
     source = choose_source(pipelines, judged, [gate.pipeline], index=None, first_stage=None, on_progress=on_progress)
     specs = pipelines.spec.pipelines[pipelines.resolve(gate.pipeline)].stages
 
-    def measured(stages: Sequence[Stage] | None) -> dict[str, float]:
+    def measured(stages: Sequence[Stage]) -> dict[str, float]:
         pipeline = pipelines.open(gate.pipeline, index=source.index, retriever=source.retriever, stages=stages)
         rankings: list[Ranking] = []
         for start in range(0, len(judged.queries), BATCH_SIZE):
@@ -96,14 +96,21 @@ def measure_judged(
         return measure_run(run, judged.qrels, [gate.measure])[gate.measure]
 
     ours = measured([_stage(spec, pipelines, model, candidate) for spec in specs])
-    live = measured(None)
+    live = measured([_stage(spec, pipelines, model, None) for spec in specs])
     differences = [ours[query] - live[query] for query in live]
     bound = bootstrap_interval(differences, confidence=2 * gate.confidence - 1).low
     return sum(ours.values()) / len(ours), sum(live.values()) / len(live), bound
 
 
-def _stage(spec: StageSpec, pipelines: Pipelines, model: str, candidate: Path) -> Stage:
+def _stage(spec: StageSpec, pipelines: Pipelines, model: str, candidate: Path | None) -> Stage:
+    """Open a stage; one that runs the model, with the candidate or, without one, with what is live."""
     is_ours = isinstance(spec, LtrSpec) and spec.model == model
-    source = ModelSource(str(candidate), "") if is_ours else find_model(spec, models_dir=pipelines.models_dir)
+    if is_ours:
+        # A calibration changes no order, and the candidate can have none yet.
+        spec = spec.model_copy(update={"calibration": None})
+    if is_ours and candidate is not None:
+        source = ModelSource(str(candidate), "")
+    else:
+        source = find_model(spec, models_dir=pipelines.models_dir)
     ranker = load_ranker(spec, source, models_dir=pipelines.models_dir, once=lambda _, load: load())
     return Stage(spec.name, ranker, spec.depth, model=source.label)

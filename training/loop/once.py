@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from index.clicklog.interchange import export_log
-from index.clicklog.store import open_click_log
+from index.clicklog.store import SqlClickLog, open_click_log
 from index.pipelines import Pipelines, load_pipelines
-from rankers.errors import InvalidInputError
+from rankers.errors import ConfigError, InvalidInputError
 from rankers.ltr.features import FeatureSet, load_feature_set
 from rankers.ltr.models import NumericRanker, load_numeric_ranker, load_propensities
 from rankers.registry import ModelCard, ModelRegistry
@@ -25,6 +26,7 @@ from training.loop.abstain import learn, reasons_to_abstain
 from training.loop.evidence import (
     Evidence,
     examination_given,
+    last_event,
     read_evidence,
     scores_of,
     split_moment,
@@ -39,6 +41,7 @@ from training.loop.gate import (
     check_drift,
     check_identified,
     check_judged,
+    check_live,
     check_log,
     check_shown_order,
     decide,
@@ -113,10 +116,15 @@ class Loop:
             finally:
                 pipelines.close()
 
-    def events_seen(self) -> int:
-        """How many events the last finished turn had."""
-        finished = [run for run in self.runs.all() if run.finished]
-        return int(finished[-1].steps["export"]["events"]) if finished else 0
+    def new_events(self) -> int:
+        """How many events the log has that the last finished turn had not; all where it read another database."""
+        finished = [run.steps["export"] for run in self.runs.all() if run.finished]
+        log = open_click_log(self.settings.log)
+        try:
+            seen = finished[-1].get("last_event", 0) if finished and finished[-1].get("log") == _identity(log) else 0
+            return log.count_events(since=seen)
+        finally:
+            log.close()
 
 
 class _Turn:
@@ -132,6 +140,12 @@ class _Turn:
         self._known: Evidence | None = None
 
     def finish(self) -> Outcome:
+        began_with = self._run.steps.get("export", {}).get("feature_set", self._features.id)
+        if began_with != self._features.id:
+            raise ConfigError(
+                f"turn {self._run.name} was interrupted when the stage made {began_with!r}, it makes "
+                f"{self._features.id!r} now; name that one again, or delete {self._run.folder} to begin anew"
+            )
         steps: list[tuple[str, Callable[[], dict[str, Any]]]] = [
             ("export", self._export),
             ("train", self._train),
@@ -154,12 +168,28 @@ class _Turn:
     def _export(self) -> dict[str, Any]:
         log = open_click_log(self._settings.log)
         try:
-            moved = export_log(log, self._run.folder / LOG)
+            live = self._registry.live_version(self._settings.model)
+            folder, identity = self._run.folder / LOG, _identity(log)
+            moved = export_log(log, folder)
         finally:
             log.close()
-        split_at = split_moment(self._run.folder / LOG, self._settings.held_out)
-        live = self._registry.live_version(self._settings.model)
-        return {**asdict(moved), "split_at": split_at.isoformat(), "live": live}
+        since, window_days = None, self._settings.window_days
+        if window_days is not None:
+            since = datetime.now(UTC) - timedelta(days=window_days)
+        try:
+            split_at = split_moment(folder, self._settings.held_out, since=since, feature_set=self._features.id)
+        except InvalidInputError:
+            shutil.rmtree(self._run.folder)
+            raise
+        return {
+            **asdict(moved),
+            "log": identity,
+            "last_event": last_event(folder),
+            "feature_set": self._features.id,
+            "since": since and since.isoformat(),
+            "split_at": split_at.isoformat(),
+            "live": live,
+        }
 
     @property
     def _live(self) -> Path | None:
@@ -169,10 +199,9 @@ class _Turn:
 
     def _evidence(self) -> Evidence:
         if self._known is None:
-            split_at = datetime.fromisoformat(self._run.steps["export"]["split_at"])
-            since = None
-            if self._settings.window_days is not None:
-                since = datetime.now(UTC) - timedelta(days=self._settings.window_days)
+            export = self._run.steps["export"]
+            since = datetime.fromisoformat(export["since"]) if export.get("since") else None
+            split_at = datetime.fromisoformat(export["split_at"])
             self._known = read_evidence(self._run.folder / LOG, split_at, self._features, since=since)
         return self._known
 
@@ -180,13 +209,14 @@ class _Turn:
         evidence = self._evidence()
         lists = evidence.learn
         gate = self._settings.gate.clicks
+        sessions, clicks = lists.sessions, int(lists.clicks.sum())
         checks = [
-            *check_log(evidence.report, sessions=lists.sessions, clicks=int(lists.clicks.sum()), gate=gate),
+            *check_log(evidence.report, sessions=sessions, clicks=clicks, held_out=evidence.decide_report, gate=gate),
             check_identified(reasons_to_abstain(lists)),
         ]
         found: dict[str, Any] = {
-            "sessions": lists.sessions,
-            "clicks": int(lists.clicks.sum()),
+            "sessions": sessions,
+            "clicks": clicks,
             "lists": len(lists.rows),
             "queries": len(np.unique(lists.queries)),
             "data_hash": evidence.data_hash,
@@ -224,9 +254,9 @@ class _Turn:
         candidate_path = self._run.folder / CANDIDATE
         candidate = load_numeric_ranker(candidate_path)
         live = load_numeric_ranker(self._live) if self._live else None
-        curve = load_propensities(candidate_path)
-        live_curve = load_propensities(self._live) if self._live else None
-        checks = check_curve(curve, live_curve, settings.gate.clicks)
+        checks: list[Check] = []
+        if self._live:
+            checks.append(check_curve(load_propensities(candidate_path), self._curve_before(), settings.gate.clicks))
         drift = curve_drift(evidence.learn, evidence.decide, scores_of(candidate, evidence.decide), seed=settings.seed)
         checks.append(check_drift(drift, settings.gate.clicks))
         decide_by, scores, debiased = self._judged_by(evidence, candidate)
@@ -262,6 +292,17 @@ class _Turn:
             }
         return {"checks": [asdict(check) for check in checks], "measures": measures}
 
+    def _curve_before(self) -> Scores | None:
+        """Curve of what is live, or of the last model before it that was not learned from clicks as they are."""
+        name, version = self._settings.model, self._run.steps["export"]["live"]
+        parents = {card.version: card.parent for card, _ in self._registry.cards() if card.name == name}
+        while version in parents:
+            curve = load_propensities(self._registry.root / name / version)
+            if curve is not None:
+                return curve
+            version = parents.pop(version)
+        return None
+
     def _trust_before(self) -> str:
         """Why the model that is live was learned from clicks of trust; nothing if it was not."""
         if self._live is None or FittedRanker.load(self._live).settings.get("trust") is not True:
@@ -281,7 +322,8 @@ class _Turn:
         return evidence.decide, scores_of(candidate, evidence.decide), scores_of(debiased, evidence.decide)
 
     def _decision(self) -> Decision:
-        return decide(Check(**check) for step in ("train", "evaluate") for check in self._run.steps[step]["checks"])
+        steps = [self._run.steps.get(name, {}) for name in ("train", "evaluate", "promote")]
+        return decide(Check(**check) for step in steps for check in step.get("checks", ()))
 
     def _decide(self) -> dict[str, Any]:
         decision = self._decision()
@@ -292,6 +334,14 @@ class _Turn:
         if not steps["decide"]["promoted"]:
             return {"version": None}
         version = self._run.name
+        check = check_live(
+            self._registry.live_version(settings.model),
+            before=steps["export"]["live"],
+            version=version,
+            was_live=any(move.version == version for move in self._registry.history(settings.model)),
+        )
+        if not check.holds:
+            return {"version": None, "checks": [asdict(check)], "reasons": decide([check]).reasons}
         if all(card.version != version for card, _ in self._registry.cards() if card.name == settings.model):
             card = ModelCard(
                 name=settings.model,
@@ -331,11 +381,18 @@ class _Turn:
         found = {}
         if (self._run.folder / CANDIDATE).is_dir():
             found["candidate"] = load_propensities(self._run.folder / CANDIDATE)
+            if found["candidate"] is None:
+                found["debiased, not used"] = load_propensities(self._run.folder / DEBIASED)
         if self._live:
-            found["live"] = load_propensities(self._live)
+            found["before"] = self._curve_before()
         return {name: curve for name, curve in found.items() if curve is not None}
 
     def _clean(self) -> dict[str, Any]:
         # What was exported has the keys of people who may ask to be forgotten.
         shutil.rmtree(self._run.folder / LOG, ignore_errors=True)
         return {"at": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def _identity(log: SqlClickLog) -> str:
+    """Tell databases of click logs apart: each counts its records on its own."""
+    return hashlib.sha256(f"click log {log.salt()}".encode()).hexdigest()

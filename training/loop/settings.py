@@ -37,7 +37,7 @@ class ClickGate(_Part):
     max_curve_change
         Largest mean absolute change of the examination curve since the model that is live.
     max_removed
-        Largest share of clicks that the filters may have removed.
+        Largest share of events that the filters may have left out as bots or impossible; duplicates do not count.
     """
 
     min_sessions: int = Field(500, ge=1)
@@ -103,7 +103,7 @@ class LoopSettings(_Part):
     scorer
         Network with two hidden layers, or with none; also where the loop falls back to another learner.
     held_out
-        Share of the time, from the end, whose clicks decide and are not learned from.
+        Share of the impressions, the latest ones, whose clicks decide and are not learned from.
     window_days
         Only the log of so many days; all of it if not given.
     warm_start

@@ -1,6 +1,7 @@
 """One interface for all learners: from a collapsed click log to a ranker that can be scored with, saved, and continued.
 
-Networks (`training.ultr.network_learners`) and trees (`training.ultr.trees`) are both behind it.
+Networks (`training.ultr.fitting`) and trees (`training.ultr.tree_rows`) are both behind it; learners have modules of
+their own.
 """
 
 from __future__ import annotations

@@ -82,6 +82,16 @@ def test_a_reader_resumes_where_it_stopped(log: SqlClickLog) -> None:
     assert list(log.impressions(since=last + 1000)) == []
 
 
+def test_new_events_are_counted_whatever_was_deleted(log: SqlClickLog) -> None:
+    assert log.count_events() == 0
+    log.add_events([CLICK, DWELL])
+    last = max(seq for seq, _ in log.events())
+    assert (log.count_events(), log.count_events(since=last)) == (2, 0)
+    log.delete_before(NOON + timedelta(days=1))
+    log.add_events([replace(CLICK, id="late")])
+    assert (log.count_events(), log.count_events(since=last)) == (1, 1)
+
+
 def test_a_sequence_number_is_never_used_twice(log: SqlClickLog) -> None:
     log.add_events([CLICK, DWELL])
     ((_, _), (last, _)) = log.events()

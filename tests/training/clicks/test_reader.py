@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rankers.errors import InvalidInputError, NotFoundError
 from tests.training.clicks.logs import EVENTS, IMPRESSIONS, START, Log
-from training.clicks.filters import FilterRules
+from training.clicks.filters import FilterRules, Reason, Removed
 from training.clicks.reader import ReadClicks, log_files, read_click_lists
 from training.ultr.lists import PADDING
 
@@ -102,6 +102,50 @@ def test_features_are_the_most_recent_and_nan_where_missing(tmp_path: Path) -> N
     assert np.isnan(read.lists.features[[rows["shoes", "a"], rows["shoes", "b"]], 0]).all()
     assert np.isnan(read.lists.features[rows["shoes", "c"]]).all()
     assert read.lists_changed == 1
+
+
+def test_features_are_those_of_the_set_that_is_named(tmp_path: Path) -> None:
+    log = Log()
+    log.show("one", ["a", "b"], at_s=0, features={"a": {"price": 1.0}, "b": {"price": 5.0}}, feature_set="shop@1")
+    log.show("two", ["a", "b"], at_s=10, features={"a": {"price": 2.0}}, feature_set="shop@2")
+    log.show("plain", ["b", "a"], at_s=20, feature_set="", pipeline="plain", model_version="plain@1")
+    log.show("sent", ["b", "a"], at_s=30, features={"a": {"price": 7.0}}, feature_set=None, source="reported")
+    log.event("one", "b", at_s=2)
+    log.event("plain", "a", at_s=22, id="plain click")
+    files = log.write(tmp_path)
+    for name, others, price in (("shop@1", ("plain", "sent", "two"), 1.0), ("shop@2", ("one", "plain", "sent"), 2.0)):
+        read = read_click_lists(*files, feature_set=name)
+        assert read.lists.features[read.keys.rows()["shoes", "a"], 0] == price
+        assert (read.lists.sessions, read.lists_changed) == (1, 0)
+        assert read.report.removed[0] == Removed("impressions", Reason.OTHER_FEATURES, 3, others)
+        assert read.report.removed[1].reason is Reason.REMOVED_IMPRESSION
+        assert read.report.events == read.report.events_kept + read.report.removed[1].count == 2
+    assert read_click_lists(*files, feature_set="shop@3").lists.sessions == 0
+
+
+def test_a_later_list_without_features_of_a_document_leaves_those_it_had(tmp_path: Path) -> None:
+    log = Log()
+    log.show("deep", ["a", "b"], at_s=0, features={"a": {"price": 1.0}, "b": {"price": 5.0}})
+    log.show("shallow", ["b", "a"], at_s=10, features={"b": {"price": 6.0}})
+    read = log.read(tmp_path)
+    assert [read.lists.features[read.keys.rows()["shoes", name], 0] for name in "ab"] == [1.0, 6.0]
+
+
+def test_bots_are_known_by_what_they_do_elsewhere_too(tmp_path: Path) -> None:
+    log = Log()
+    log.show("here", ["a", "b", "c"], feature_set="shop@1", user_key="u")
+    log.event("here", "a")
+    for number in range(5):
+        log.show(f"there {number}", ["a", "b", "c"], at_s=100 * number, feature_set="", user_key="u")
+        for document_id in "abc":
+            log.event(f"there {number}", document_id, at_s=100 * number + 1)
+    read = read_click_lists(*log.write(tmp_path), feature_set="shop@1")
+    assert read.lists.sessions == 0
+    assert {(one.reason, one.count) for one in read.report.removed} == {
+        (Reason.OTHER_FEATURES, 5),
+        (Reason.ALL_PLACES, 1),
+        (Reason.REMOVED_IMPRESSION, 15),
+    }
 
 
 def test_a_grid_has_slots_of_its_own(tmp_path: Path) -> None:

@@ -46,8 +46,11 @@ def open_shop(folder: Path) -> Path:
     return folder / "loop.yaml"
 
 
-def visit(folder: Path, *, sessions: int, seed: int, days: int = 0) -> None:
-    """Every query is asked `sessions` times; who looks at a place clicks if the document is worth it."""
+def visit(folder: Path, *, sessions: int, seed: int, days: int = 0, feature_set: str = "shop@1") -> None:
+    """Every query is asked `sessions` times; who looks at a place clicks if the document is worth it.
+
+    Features that are not logged with ``shop@1`` have other values; where no set is named there are none.
+    """
     rng = np.random.default_rng(0)
     worth, noise = rng.random((2, QUERIES, PLACES))
     rng = np.random.default_rng(seed)
@@ -59,20 +62,22 @@ def visit(folder: Path, *, sessions: int, seed: int, days: int = 0) -> None:
             shown_at = BEGIN + timedelta(days=days, minutes=number)
             impression_id = f"{seed}-{number}"
             ids = tuple(f"d{query}-{place}" for place in range(PLACES))
+            sign = 1 if feature_set == "shop@1" else -1
             features = {
-                document_id: {"worth": float(worth[query, place]), "noise": float(noise[query, place])}
+                document_id: {"worth": sign * float(worth[query, place]), "noise": sign * float(noise[query, place])}
                 for place, document_id in enumerate(ids)
+                if feature_set
             }
             impressions.append(
                 Impression(
                     id=impression_id,
                     query_text=f"query {query}",
                     document_ids=ids,
-                    pipeline="learned",
-                    model_version="learned@0/ltr",
+                    pipeline="learned" if feature_set else "plain",
+                    model_version="learned@0/ltr" if feature_set else "plain@0/retrieve",
                     shown_at=shown_at,
                     features=features,
-                    feature_set="shop@1",
+                    feature_set=feature_set,
                     user_key=f"user {seed} {number}",
                 )
             )
