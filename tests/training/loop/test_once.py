@@ -16,6 +16,7 @@ from index.clicklog.interchange import export_log, import_log
 from index.clicklog.store import open_click_log
 from rankers.errors import ConfigError, InvalidInputError, NotFoundError
 from rankers.registry import ModelCard, ModelRegistry
+from tests.postgres import empty_schema
 from tests.training.loop.world import BEGIN, FEATURE_SET, open_shop, visit
 from training.loop.command import loop
 from training.loop.once import Loop
@@ -145,6 +146,26 @@ def test_new_events_are_counted_though_old_ones_are_deleted_meanwhile(shop: Path
     moved.close()
     elsewhere = settings_of(shop).model_copy(update={"log": f"sqlite:///{shop}/moved.sqlite"})
     assert Loop(elsewhere).new_events() == events, "another database counts on its own"
+
+
+def test_a_log_in_postgresql_teaches_what_one_in_a_file_does(shop: Path) -> None:
+    visit(shop, sessions=25, seed=1)
+    with empty_schema() as url:
+        for log in (open_click_log(f"sqlite:///{shop}/clicks.sqlite"), open_click_log(url)):
+            if log.status().impressions:
+                export_log(log, shop / "moved")
+            else:
+                import_log(log, shop / "moved")
+            log.close()
+        elsewhere = settings_of(shop).model_copy(update={"log": url, "work_dir": shop / "elsewhere"})
+        outcome = Loop(elsewhere).turn()
+        assert Loop(elsewhere).new_events() == 0
+    assert outcome.decision.promoted, outcome.decision.reasons
+    (there,) = Loop(elsewhere).runs.all()
+    ModelRegistry(shop / "models").rollback("ranker")
+    Loop(settings_of(shop)).turn()
+    (here,) = Loop(settings_of(shop)).runs.all()
+    assert there.steps["train"]["data_hash"] == here.steps["train"]["data_hash"]
 
 
 def test_a_look_that_fails_does_not_end_the_watch(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
