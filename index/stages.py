@@ -210,7 +210,11 @@ class QueryLikelihoodSpec(_LanguageModelSpec):
 
 
 class PairwiseSpec(_LanguageModelSpec):
-    """Reorder by comparing two documents at a time, in both orders."""
+    """Reorder by comparing two documents at a time, in both orders.
+
+    `examples` is a file of preferences of other queries, JSON lines with ``query``, ``preferred`` and ``other``; those
+    of the `shots` most similar queries are shown first.
+    """
 
     kind: Literal["pairwise"]
     name: str = "pairwise"
@@ -218,6 +222,8 @@ class PairwiseSpec(_LanguageModelSpec):
     strategy: Literal["all-pairs", "heap", "sliding"] = "sliding"
     k: int = Field(10, ge=1)
     template: str = "prp"
+    examples: Path | None = None
+    shots: int = Field(2, ge=1)
 
 
 class CrossEncoderSpec(_StageSpec):
@@ -435,6 +441,7 @@ def _load(
     if isinstance(spec, PairwiseSpec):
         from rankers.pair_strategies import AllPairs, HeapSort, PairStrategy, SlidingK
         from rankers.pairwise import PairwiseRanker
+        from rankers.preferences import SimilarPreferences, read_preferences
 
         pairs: dict[str, PairStrategy] = {
             "all-pairs": AllPairs(),
@@ -442,7 +449,11 @@ def _load(
             "sliding": SlidingK(k=spec.k),
         }
         return PairwiseRanker(
-            model, template=spec.template, strategy=pairs[spec.strategy], passage_tokens=spec.passage_tokens
+            model,
+            template=spec.template,
+            strategy=pairs[spec.strategy],
+            passage_tokens=spec.passage_tokens,
+            examples=SimilarPreferences(read_preferences(spec.examples), count=spec.shots) if spec.examples else (),
         )
     from rankers.llm_scorers import QueryLikelihoodScorer, YesNoScorer
     from rankers.pointwise import PointwiseRanker

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,19 +19,11 @@ from rankers.listwise.windows import Verdict
 from rankers.llm_templates import EncodedText, PairPrompt, PromptTemplate, Values
 from rankers.pair_strategies import Comparisons, Pair, PairStrategy, SlidingK, planned_pairs
 from rankers.pointwise import CHARACTERS_PER_TOKEN
+from rankers.preferences import Preference
 from rankers.protocols import LanguageModel, TokenIds
 from rankers.types import Document, Evidence, Query, Ranking, WindowEvidence
 
 A, B = "a", "b"
-
-
-@dataclass(frozen=True, slots=True)
-class Preference:
-    """What is known about another query: of two documents, the one that answers it better."""
-
-    query: Query
-    preferred: Document
-    other: Document
 
 
 class PairwiseRanker:

@@ -99,6 +99,22 @@ def test_every_kind_of_stage_ranks(
     assert [key[0] for key in loaded.found].count("llm") == 1
 
 
+def test_a_pairwise_stage_shows_preferences_of_similar_queries(
+    loaded: Loaded, models_dir: Path, smollm2: str, tmp_path: Path
+) -> None:
+    stage = {"kind": "pairwise", "k": 1, "model": smollm2, "dtype": "float32", "passage_tokens": 20}
+    line = {"query": "how fleas live", "preferred": "Fleas live for months.", "other": "Bread is baked."}
+    (tmp_path / "known.jsonl").write_text(json.dumps(line) + "\n")
+    shown = {**stage, "examples": str(tmp_path / "known.jsonl"), "shots": 1}
+    plain, few_shot = (
+        ranker_of(STAGE.validate_python(spec), models_dir, loaded).rank([RANKING])[0] for spec in (stage, shown)
+    )
+    assert sorted(few_shot.ids) == sorted(RANKING.ids)
+    assert few_shot.evidence.tokens > 1.3 * plain.evidence.tokens
+    with pytest.raises(ConfigError, match="no preferences at"):
+        ranker_of(STAGE.validate_python({**stage, "examples": "missing.jsonl"}), models_dir, loaded)
+
+
 def test_late_interaction_ranks(models_dir: Path, minilm: str) -> None:
     spec = STAGE.validate_python({"kind": "late-interaction", "model": minilm, "prune": 0.5})
     (result,) = ranker_of(spec, models_dir, Loaded()).rank([RANKING])

@@ -21,7 +21,8 @@ from rankers.errors import ConfigError, TooLargeError
 from rankers.llm.transformers_engine import TransformersEngine
 from rankers.llm_templates import PromptTemplate, load_prompt_template
 from rankers.pair_strategies import AllPairs, HeapSort, PairStrategy, SlidingK
-from rankers.pairwise import PairwiseRanker, Preference
+from rankers.pairwise import PairwiseRanker
+from rankers.preferences import Preference
 from rankers.protocols import Ranker, TokenIds
 from rankers.types import Document, Evidence, Query, Ranking, Reading, ScoreKind
 from tests.rankers.build import QUERY
