@@ -50,4 +50,6 @@ def test_every_strategy_serves_windows_of_five(client: httpx.Client, name: str) 
     reply = client.post("/v1/rerank", json={"model": name, "query": "which letter", "documents": TEXTS}).json()
     assert sorted(result["index"] for result in reply["results"]) == list(range(len(TEXTS)))
     assert reply["meta"]["degraded_reason"] is None
-    assert reply["meta"]["warnings"] == []
+    # A random model writes no grades, and a reply says so.
+    unread = "5 of 5 windows of stage 'first' got no usable answer and kept their order"
+    assert reply["meta"]["warnings"] == ([unread] if name == "groupwise" else [])

@@ -527,5 +527,7 @@ def test_an_error_has_the_answers_that_came(connect: Connect) -> None:
         engine = connect(server)
         with pytest.raises(PartialFailureError, match="refused to answer: 'no'") as caught:
             engine.generate([conversation(engine, str(i)) for i in range(3)], max_new_tokens=7)
-    assert caught.value.results == {i: Generation(str(i), 1, complete=True) for i in (0, 2)}
+    found = dict(caught.value.results)
+    assert found.pop(0) == Generation("0", 1, complete=True)
+    assert found in ({}, {2: Generation("2", 1, complete=True)})  # the last may have been cancelled before it was sent
     assert list(caught.value.errors) == [1]
