@@ -326,7 +326,9 @@ def test_the_version_before_is_let_go(folder: Path, registry: ModelRegistry) -> 
 
 def test_a_pointer_to_nowhere_leaves_the_old_version_serving(folder: Path, registry: ModelRegistry) -> None:
     with service(folder) as client:
-        (registry.root / "ranker" / "LIVE").write_text("v9\n")
+        pointer = registry.root / "ranker" / "LIVE"
+        (folder / "LIVE").write_text("v9\n")
+        (folder / "LIVE").replace(pointer)  # at once, as the registry writes it: while it is empty nothing is live
         wait_until(lambda: "no version 'v9'" in str(state(client)["reason"]))
         assert state(client)["models"] == {"ltr": "ranker@v1"}
         search(client)
