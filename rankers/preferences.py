@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +9,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rankers.errors import ConfigError
-from rankers.ltr.terms import Splitter
+from rankers.ltr.terms import CollectionStatistics, bm25, splitter
 from rankers.types import Document, Query
+
+STEMMER = "english"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class _Line(BaseModel):
 class SimilarPreferences:
     """Chooses preferences for a query: those of the queries that share most with it.
 
-    Similarity is the cosine of the two queries' stems, each weighted by ln(1 + N / its number of queries).
+    They are found by BM25 over the texts of these queries, stemmed as English.
 
     Parameters
     ----------
@@ -55,11 +55,8 @@ class SimilarPreferences:
             raise ConfigError("there are no preferences to choose from; give at least one")
         self._preferences = tuple(preferences)
         self._count = count
-        self._splitter = Splitter("english")
-        terms = [set(self._splitter.terms(preference.query.text)) for preference in preferences]
-        holders = Counter(term for found in terms for term in found)
-        self._weights = {term: math.log(1 + len(terms) / held) for term, held in holders.items()}
-        self._vectors = [self._vector(found) for found in terms]
+        self._terms = [splitter(STEMMER).terms(preference.query.text) for preference in preferences]
+        self._statistics = CollectionStatistics.of(self._terms)
 
     def __call__(self, query: Query) -> list[Preference]:
         """Choose for a query.
@@ -74,18 +71,13 @@ class SimilarPreferences:
         list of Preference
             The most similar last, next to the question; equally similar ones in the order given.
         """
-        ours = self._vector(set(self._splitter.terms(query.text)))
+        ours = dict.fromkeys(splitter(STEMMER).terms(query.text))
         found = [
-            (-sum(weight * vector.get(term, 0.0) for term, weight in ours.items()), place)
-            for place, (preference, vector) in enumerate(zip(self._preferences, self._vectors, strict=True))
-            if preference.query.text != query.text
+            (-bm25(ours, terms, self._statistics), place)
+            for place, terms in enumerate(self._terms)
+            if self._preferences[place].query.text != query.text
         ]
         return [self._preferences[place] for _, place in reversed(sorted(found)[: self._count])]
-
-    def _vector(self, terms: set[str]) -> dict[str, float]:
-        weights = {term: self._weights[term] for term in terms if term in self._weights}
-        length = math.hypot(*weights.values()) or 1.0
-        return {term: weight / length for term, weight in weights.items()}
 
 
 def read_preferences(path: Path) -> list[Preference]:

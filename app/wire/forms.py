@@ -19,8 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from app.wire.events import Identifier, LayoutName, SessionKey, UserKey
-from app.wire.events import QueryText as QueryText
+from app.wire.events import Identifier, LayoutName, QueryText, SessionKey, UserKey
 from rankers.errors import InvalidInputError
 from rankers.types import Document
 

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.engine import EngineResult
-from app.wire.events import LayoutName, SessionKey, UserKey
-from app.wire.forms import Milliseconds, QueryText
+from app.wire.events import LayoutName, QueryText, SessionKey, UserKey
+from app.wire.forms import Milliseconds
 from app.wire.replies import ResultMeta, StageOrder, finite, result_meta, stage_fields
 from rankers.pipeline import StageResult
 from rankers.scores import unit_scores

@@ -54,6 +54,10 @@ class Packing:
         rows = [row for start, stop in self.paths[prompt] for row in range(start, stop)]
         return rows[len(rows) - count :]
 
+    def tails(self, counts: Sequence[int]) -> list[int]:
+        """Rows of the last `counts[i]` tokens of each prompt, prompt after prompt."""
+        return [row for i, count in enumerate(counts) for row in self.tail(i, count)]
+
 
 def pack(prompts: Sequence[TokenIds], *, least_shared: int = MIN_SHARED_TOKENS) -> Packing:
     """Lay prompts out so that a beginning several of them share occurs once.
@@ -105,6 +109,38 @@ def pack(prompts: Sequence[TokenIds], *, least_shared: int = MIN_SHARED_TOKENS) 
             path, depth = add(prompt, depth, common, path), common
         groups.extend((a, b, depth, path) for a, b in _runs(shared, first, last, depth + least_shared))
     return Packing(tuple(ids), tuple(positions), tuple(segments), tuple(paths))
+
+
+def packed_states(body: Any, packing: Packing, counts: Sequence[int], **options: Any) -> torch.Tensor:
+    """Read prompts that were laid out in one row.
+
+    Parameters
+    ----------
+    body
+        The decoder of a ``PreTrainedModel`` whose attention is `PACKED`.
+    packing
+        The layout.
+    counts
+        For each prompt, how many of its last positions are wanted.
+    options
+        For `packed_attention`.
+
+    Returns
+    -------
+    torch.Tensor
+        Final hidden states at these positions, prompt after prompt, [sum of counts, D].
+    """
+    device = next(body.parameters()).device
+    hidden: torch.Tensor = body(
+        torch.tensor([packing.ids], device=device),
+        position_ids=torch.tensor([packing.positions], device=device),
+        # A mask of four dimensions is taken as it is, so none is built; the packing says what sees what.
+        attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
+        packing=packing,
+        use_cache=False,
+        **options,
+    ).last_hidden_state
+    return hidden[0, packing.tails(counts)]
 
 
 def packed_batches(prompts: Sequence[TokenIds], *, max_batch_tokens: int) -> list[list[int]]:

@@ -21,7 +21,7 @@ from rankers.errors import ConfigError, InvalidInputError
 from rankers.llm.gguf import GGUF_SUFFIX, load_gguf
 from rankers.llm.last_layer import last_layer_at
 from rankers.llm.output_layer import OutputLayer
-from rankers.llm.packing import PACKED, pack, packed_batches
+from rankers.llm.packing import PACKED, pack, packed_batches, packed_states
 from rankers.llm.precision import choose_dtype, use_avx512_products
 from rankers.llm.prompt_tokenizer import PromptTokenizer
 from rankers.protocols import Generation, TokenIds
@@ -279,19 +279,8 @@ class TransformersEngine:
 
     def _packed_hidden(self, prompts: Sequence[TokenIds], counts: Sequence[int]) -> torch.Tensor:
         packing = pack(prompts)
-        read = [row for i, count in enumerate(counts) for row in packing.tail(i, count)]
-        device = self._network.device
-        with last_layer_at(self._network, read):
-            hidden: torch.Tensor = self._network.base_model(
-                torch.tensor([packing.ids], device=device),
-                position_ids=torch.tensor([packing.positions], device=device),
-                # A mask of four dimensions is taken as it is, so none is built; the packing says what sees what.
-                attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
-                packing=packing,
-                tails=counts,
-                use_cache=False,
-            ).last_hidden_state  # [1, rows, D]
-        return hidden[0, read]
+        with last_layer_at(self._network, packing.tails(counts)):
+            return packed_states(self._network.base_model, packing, counts, tails=counts)
 
     def _padded_hidden(self, prompts: Sequence[TokenIds], counts: Sequence[int]) -> torch.Tensor:
         """Pad on the right, without a mask: causal attention never looks right, so nothing read depends on it."""

@@ -114,17 +114,19 @@ def model_of(impression: Impression) -> str:
     return impression.model_version.rpartition("/ltr")[2].lstrip(":")
 
 
+def search_until(stop: threading.Event, client: httpx.Client, *, at_least: int = 1) -> list[int]:
+    """Search until told to stop; gives the status of every reply."""
+    statuses: list[int] = []
+    while not stop.is_set() or len(statuses) < at_least:
+        statuses.append(client.post("/v1/search", json={"query": "cat", "top_k": 12}).status_code)
+    return statuses
+
+
 def test_the_live_model_changes_under_load_without_a_failed_request(folder: Path, registry: ModelRegistry) -> None:
     stop = threading.Event()
 
-    def load(client: httpx.Client) -> list[int]:
-        statuses: list[int] = []
-        while not stop.is_set() or len(statuses) < 15:
-            statuses.append(client.post("/v1/search", json={"query": "cat", "top_k": 12}).status_code)
-        return statuses
-
     with service(folder) as client, ThreadPoolExecutor(4) as pool:
-        loads = [pool.submit(load, client) for _ in range(4)]
+        loads = [pool.submit(search_until, stop, client, at_least=15) for _ in range(4)]
         try:
             for _ in range(4):
                 for version in ("v2", "v1"):
@@ -187,14 +189,8 @@ def test_the_first_model_is_rolled_back_under_load_without_a_failed_request(fold
     add_linear(registry, "v1", NEWEST_FIRST)
     stop = threading.Event()
 
-    def load(client: httpx.Client) -> list[int]:
-        statuses: list[int] = []
-        while not stop.is_set():
-            statuses.append(client.post("/v1/search", json={"query": "cat", "top_k": 12}).status_code)
-        return statuses
-
     with service(folder) as client, ThreadPoolExecutor(2) as pool:
-        loads = [pool.submit(load, client) for _ in range(2)]
+        loads = [pool.submit(search_until, stop, client) for _ in range(2)]
         try:
             for _ in range(3):
                 wait_until(lambda: state(client)["models"] == {"ltr": "ranker@v1"})

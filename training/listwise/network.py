@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rankers.errors import ConfigError, MissingExtraError
-from rankers.llm.packing import PACKED, pack
+from rankers.llm.packing import PACKED, pack, packed_states
 from rankers.llm.precision import use_avx512_products
 from rankers.llm.prompt_tokenizer import PromptTokenizer
 from rankers.llm.tree_attention import tree_masks
@@ -121,16 +121,8 @@ class ListwiseNetwork(nn.Module):
         packing = pack(sequences, least_shared=LEAST_SHARED_TOKENS)
         device = next(self.model.parameters()).device
         trees = tree_masks(packing) if device.type == "cpu" and torch.is_grad_enabled() else None
-        states = self._causal.base_model(
-            torch.tensor([packing.ids], device=device),
-            position_ids=torch.tensor([packing.positions], device=device),
-            attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
-            packing=packing,
-            trees=trees,
-            use_cache=False,
-        ).last_hidden_state
-        rows = [row for i, count in enumerate(counts) for row in packing.tail(i, count)]
-        return states[0, rows], [0, *itertools.accumulate(counts)][:-1]
+        states = packed_states(self._causal.base_model, packing, counts, trees=trees)
+        return states, [0, *itertools.accumulate(counts)][:-1]
 
     def _head(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self._causal.get_output_embeddings()(hidden)

@@ -25,8 +25,8 @@ class Layer(torch.nn.Module):
 def test_trees_and_paths_agree(prompts: list[list[int]]) -> None:
     packing = pack(prompts)
     masks = tree_masks(packing)
-    if masks is None:  # a beginning of a few tokens with many ends
-        assert len({tuple(prompt) for prompt in prompts}) > 2
+    if masks is None:  # a beginning of a few tokens with many ends, which may be equal
+        assert len(prompts) > 2
         return
     assert sum(len(mask) for mask in masks) == len(packing.ids)
     torch.manual_seed(len(packing.ids))
