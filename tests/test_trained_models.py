@@ -73,7 +73,10 @@ def test_a_model_is_trained_compared_promoted_served_and_taken_back(
     write_topic_lists(tmp_path / "lists.jsonl")
     recipe = ("lists.jsonl", "--dev", "lists.jsonl", "--name", "my-first", "--set", "passage_tokens=10")
     first_run = ("--model", "./tiny", "--set", "steps=1", "--folder", "one", "--promote")
-    assert "my-first@" in shortlist("train", "listwise", *recipe, *first_run)
+    told = shortlist("train", "listwise", *recipe, *first_run)
+    assert "step 1: dev nDCG@10" in told
+    assert "ranking loss" not in told  # the bar shows the loss of each step; its parts are in the history
+    assert "my-first@" in told
     registry = ModelRegistry(tmp_path / "models")
     first = registry.card("my-first").label
 

@@ -13,10 +13,11 @@ err = Console(stderr=True, highlight=False)
 
 @contextmanager
 def step_progress() -> Iterator[Callable[[int, int, Mapping[str, float]], None]]:
-    """Show steps, the loss and every dev measure; what it gives is a `training.trainer_run.OnStep`.
+    """Show steps, the loss and the dev measure; what it gives is a `training.trainer_run.OnStep`.
 
     Of several processes the first one shows them.
     """
+    from training.dev_lists import MEASURE
     from training.processes import is_first_process
 
     columns = (
@@ -34,8 +35,8 @@ def step_progress() -> Iterator[Callable[[int, int, Mapping[str, float]], None]]
             bar.update(task, completed=step, total=steps or None)
             if "loss" in measures:
                 bar.update(task, description=f"loss {measures['loss']:.3f}")
-            for name in sorted(set(measures) - {"loss"}):
-                bar.console.print(f"step {step}: {name.replace('_', ' ')} {measures[name]:.4f}")
+            if MEASURE in measures:
+                bar.console.print(f"step {step}: dev nDCG@10 {measures[MEASURE]:.4f}")
 
         yield show
 
@@ -45,4 +46,4 @@ def report(done: object) -> None:
     from training.processes import is_first_process
 
     if is_first_process():
-        err.print(done)
+        err.print(str(done), soft_wrap=True)

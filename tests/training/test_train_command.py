@@ -27,8 +27,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, minilm: str) -> Path:
 def test_a_model_is_in_the_registry_when_it_is_done(folder: Path, kind: str) -> None:
     options = ("lists.jsonl", "--dev", "lists.jsonl", "--model", "./tiny", "--name", f"my-{kind}", *QUICK)
     shown = run(folder, kind, *options, command="train")
-    assert f"my-{kind}@" in shown
-    assert "step 1: dev ndcg" in shown
+    assert "step 1: dev nDCG@10" in shown
+    told = shown.splitlines()[-1]
+    assert told.startswith(f"my-{kind}@")
+    assert told.endswith("with curves.png")
     assert len(list((folder / "models" / f"my-{kind}").glob("*/model.safetensors"))) == 1
     assert not (folder / "models" / f"my-{kind}" / "LIVE").exists()  # only --promote makes it live
     assert (folder / "var" / "training" / f"my-{kind}" / "checkpoint-1").is_dir()
