@@ -42,6 +42,10 @@ class VectorIndex(Protocol):
         """Length of a vector, D."""
         ...
 
+    def vectors(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Give vectors of documents back, float32 [len(ids), D]; raises `KeyError` for one that is not here."""
+        ...
+
     def search(
         self,
         vectors: npt.NDArray[np.float32],

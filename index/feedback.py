@@ -10,7 +10,6 @@ take milliseconds per query, the rerankers take the rest.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -30,22 +29,13 @@ SOFTMAX_SCORES = (ScoreKind.LOGIT, ScoreKind.LOG_PROBABILITY, ScoreKind.PREFEREN
 """Scores whose softmax over a list means something."""
 
 
-@runtime_checkable
-class StoredVectors(Protocol):
-    """An index that gives back what it holds."""
-
-    def vectors(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Vectors of documents, float32 [len(ids), D]; raises `KeyError` for one it does not hold."""
-        ...
-
-
 class FeedbackRetriever:
     """Retrieves by nearest vectors, has the best candidates reranked, and retrieves again with what was learned.
 
     Parameters
     ----------
     retriever
-        Searches, before and after. Where its index cannot give vectors back, the candidates are embedded anew.
+        Searches, before and after.
     by_scores
         A stage whose scores are log-odds or log-probabilities, such as a cross-encoder; it teaches first, by `kl_loss`,
         the candidates within its depth.
@@ -96,6 +86,7 @@ class FeedbackRetriever:
                 if len(head) > 1:
                     vectors[i] = self._teach(vectors[i], head, stage)
             rankings = [stage.rejoin(head, ranking) for head, ranking in zip(heads, rankings, strict=True)]
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # so that scores are cosines again
         return self._retriever.retrieve_near(queries, vectors, k)
 
     def _teach(self, query: npt.NDArray[np.float32], ranking: Ranking, stage: Stage) -> npt.NDArray[np.float32]:
@@ -111,10 +102,10 @@ class FeedbackRetriever:
         return move_query(query, passages, loss, steps=SCORE_STEPS, learning_rate=SCORE_RATE)
 
     def _vectors(self, ranking: Ranking) -> npt.NDArray[np.float32]:
-        index = self._retriever.index
-        if isinstance(index, StoredVectors):
-            return index.vectors(ranking.ids)
-        return self._retriever.encoder.encode_documents([document.content for document in ranking.documents])
+        try:
+            return self._retriever.index.vectors(ranking.ids)
+        except KeyError:  # one was deleted while it was reranked
+            return self._retriever.encoder.encode_documents([document.content for document in ranking.documents])
 
 
 def kl_loss(teacher: npt.ArrayLike, *, temperature: float = 1.0) -> Loss:

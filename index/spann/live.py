@@ -178,6 +178,11 @@ class SpannIndex:
                 for row in part.find(ids).tolist()
             }
 
+    def vectors(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Vectors of documents, float32 [len(ids), D]; raises `KeyError` for one that is not here."""
+        found = self.fetch(ids)
+        return np.array([found[document_id][0] for document_id in ids], np.float32).reshape(-1, self.dimensions)
+
     def search(
         self,
         vectors: npt.NDArray[np.float32],

@@ -167,24 +167,34 @@ def test_the_order_is_taught_after_the_scores(dense: DenseRetriever) -> None:
     assert alone[0].scores != rankings[0].scores
 
 
-def test_vectors_that_an_index_does_not_give_back_are_embedded(dense: DenseRetriever) -> None:
-    class Closed:
-        """An index that only searches."""
-
-        def __init__(self, index: DenseIndex) -> None:
-            self.search, self.dimensions, self._count = index.search, index.dimensions, len(index)
-
-        def __len__(self) -> int:
-            return self._count
-
+def test_a_document_that_is_deleted_while_it_is_reranked_stops_nothing(dense: DenseRetriever) -> None:
     goal, index = goal_and_index(dense)
     stage = Stage("teacher", Prefers(goal, index), 12)
     (expected,) = FeedbackRetriever(dense, by_order=stage).retrieve([Query("1", "q")], 20)
-    closed = DenseRetriever(Closed(index), dense.encoder, dense._corpus)
-    (found,) = FeedbackRetriever(closed, by_order=stage).retrieve([Query("1", "q")], 20)
+
+    class Changing(DenseIndex):
+        """An index that one of the documents has left since."""
+
+        def vectors(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+            raise KeyError(ids[0])
+
+    changing = Changing(index._vectors, index.ids, index.kind)
+    (found,) = FeedbackRetriever(DenseRetriever(changing, dense.encoder, dense._corpus), by_order=stage).retrieve(
+        [Query("1", "q")], 20
+    )
     assert found.ids == expected.ids
     assert isinstance(dense.encoder, FixedEncoder)
     assert len(dense.encoder.embedded) == 12
+
+
+def test_scores_are_cosines_with_the_vector_that_was_learned(dense: DenseRetriever) -> None:
+    goal, index = goal_and_index(dense)
+    stage = Stage("teacher", Prefers(10 * goal, index, ScoreKind.LOGIT), 60)
+    (after,) = FeedbackRetriever(dense, by_scores=stage, temperature=0.5).retrieve([Query("1", "q")], 200)
+    assert max(after.scores) <= 1 + 1e-6
+    # All 200 cosines give the vector back: it has to have length one.
+    learned, *_ = np.linalg.lstsq(index.vectors(after.ids), np.array(after.scores), rcond=None)
+    assert np.linalg.norm(learned) == pytest.approx(1, abs=1e-4)
 
 
 def test_there_may_be_too_little_to_learn_from(dense: DenseRetriever) -> None:

@@ -99,6 +99,9 @@ def test_any_writes_equal_brute_force(tmp_path: Path, metric: Metric) -> None:
         check_equals(index, model, queries, choose_from.choice([1, 5, 200]))
     fetched = index.fetch([*model, "nobody"])
     assert fetched.keys() == model.keys()
+    np.testing.assert_array_equal(index.vectors(list(model)), [fetched[name][0] for name in model])
+    with pytest.raises(KeyError, match="nobody"):
+        index.vectors(["nobody"])
     index.close()
     assert check(root) == []
 
