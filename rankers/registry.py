@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -22,6 +23,9 @@ CARD_FILE = "model_card.json"
 LIVE_FILE = "LIVE"
 HISTORY_FILE = "HISTORY.jsonl"
 LOCK_FILE = ".lock"
+INCOMING = ".incoming-"
+ABANDONED_S = 24 * 3600
+"""After so long without a change, what a killed process was writing is removed."""
 DISPENSABLE = frozenset({"ltr"})
 """Kinds of models that a stage can do without: it keeps the order that comes in."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -118,7 +122,10 @@ class ModelRegistry:
         target = home / _folder_name(card.version)
         _refuse_second(card, target)
         home.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".incoming-", dir=home))
+        for left in home.glob(f"{INCOMING}*"):
+            if time.time() - left.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(left, ignore_errors=True)
+        staging = Path(tempfile.mkdtemp(prefix=INCOMING, dir=home))
         try:
             write(staging)
             (staging / CARD_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n")
@@ -243,10 +250,10 @@ class ModelRegistry:
         return found
 
     def history(self, name: str) -> list[Promotion]:
-        """Every move of the live pointer, oldest first."""
+        """Every move of the live pointer, oldest first; without notes that a full disk cut off."""
         path = self._home(name) / HISTORY_FILE
-        lines = path.read_text().splitlines() if path.is_file() else []
-        return [Promotion(**json.loads(line)) for line in lines]
+        lines = path.read_bytes().splitlines() if path.is_file() else []
+        return [note for line in lines if (note := _read_note(line)) is not None]
 
     def compare(self, name: str, versions: Sequence[str]) -> dict[str, list[float | None]]:
         """Put the measures of versions side by side.
@@ -307,8 +314,10 @@ class ModelRegistry:
                 file.flush()
                 os.fsync(file.fileno())
             staged.replace(home / LIVE_FILE)
-        with (home / HISTORY_FILE).open("a") as file:
-            file.write(json.dumps(asdict(note)) + "\n")
+        history = home / HISTORY_FILE
+        ends_whole = not history.is_file() or history.read_bytes().endswith(b"\n")
+        with history.open("a") as file:
+            file.write(("" if ends_whole else "\n") + json.dumps(asdict(note)) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -345,6 +354,13 @@ def _folder_name(part: str) -> str:
 def _refuse_second(card: ModelCard, target: Path) -> None:
     if target.exists():
         raise InvalidInputError(f"model {card.name!r} has a version {card.version!r}; versions are never changed")
+
+
+def _read_note(line: bytes) -> Promotion | None:
+    try:
+        return Promotion(**json.loads(line))
+    except (ValueError, TypeError):
+        return None
 
 
 def _read_card(path: Path) -> ModelCard:

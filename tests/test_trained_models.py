@@ -16,7 +16,7 @@ from index.stages import ListwiseSpec, ModelSource, load_ranker
 from rankers.registry import ModelRegistry
 from rankers.types import Document, Query, Ranking
 from tests.app.conftest import running
-from tests.training.lists import TOPICS, write_tiny_llama, write_topic_lists
+from tests.training.lists import TOPICS, write_dev_lists, write_tiny_llama, write_topic_lists
 
 CONFIG = """
 models_dir: models
@@ -71,7 +71,8 @@ def test_a_model_is_trained_compared_promoted_served_and_taken_back(
     for seed, name in enumerate(("tiny", "other")):
         write_tiny_llama(tmp_path / name, smollm2, seed=seed)
     write_topic_lists(tmp_path / "lists.jsonl")
-    recipe = ("lists.jsonl", "--dev", "lists.jsonl", "--name", "my-first", "--set", "passage_tokens=10")
+    write_dev_lists(tmp_path / "dev.jsonl")
+    recipe = ("lists.jsonl", "--dev", "dev.jsonl", "--name", "my-first", "--set", "passage_tokens=10")
     first_run = ("--model", "./tiny", "--set", "steps=1", "--folder", "one", "--promote")
     told = shortlist("train", "listwise", *recipe, *first_run)
     assert "step 1: dev nDCG@10" in told

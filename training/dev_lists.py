@@ -75,14 +75,31 @@ def read_split(paths: Sequence[Path], dev_paths: Sequence[Path]) -> tuple[list[l
     tuple
         Lists per file, and held-out ones. The split is by the text of the query, so that one query is never on both
         sides, whatever files it is in.
+
+    Raises
+    ------
+    InvalidInputError
+        If lists cannot be read, or every query to train on is held out.
     """
     files = [list(read_lists(path)) for path in paths]
     if dev_paths:
-        return files, [item for path in dev_paths for item in read_lists(path)]
-    held_out = [item for lists in files for item in lists if _is_held_out(item)]
-    return [[item for item in lists if not _is_held_out(item)] for lists in files], held_out
+        held_out = [item for path in dev_paths for item in read_lists(path)]
+    else:
+        held_out = [item for lists in files for item in lists if _is_drawn(item)]
+    queries = {_text(item) for item in held_out}
+    kept = [[item for item in lists if _text(item) not in queries] for lists in files]
+    if any(files) and not any(kept):
+        raise InvalidInputError(
+            f"each of the {sum(map(len, files))} training lists has a query that is held out to measure with; give "
+            "other lists, or leave --dev out"
+        )
+    return kept, held_out
 
 
-def _is_held_out(item: TrainingList) -> bool:
-    digest = hashlib.sha256(item.query.text.strip().lower().encode()).digest()
+def _text(item: TrainingList) -> str:
+    return item.query.text.strip().lower()
+
+
+def _is_drawn(item: TrainingList) -> bool:
+    digest = hashlib.sha256(_text(item).encode()).digest()
     return int.from_bytes(digest[:4], "big") % HELD_OUT == 0

@@ -40,7 +40,7 @@ def load_settings(kind: type[S], path: Path | None, changes: Sequence[str] = (),
     """
     try:
         content = (yaml.safe_load(path.read_text()) or {}) if path else {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InvalidInputError(f"cannot read settings from {path}: {error}") from error
     if not isinstance(content, dict):
         raise InvalidInputError(f"{path} is not a mapping of settings but {type(content).__name__}")
@@ -48,7 +48,10 @@ def load_settings(kind: type[S], path: Path | None, changes: Sequence[str] = (),
         key, equals, value = item.partition("=")
         if not equals:
             raise InvalidInputError(f"--set takes name=value, got {item!r}")
-        content[key] = yaml.safe_load(value)
+        try:
+            content[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InvalidInputError(f"--set {item!r}: the value is not YAML; put it in quotes: {error}") from error
     content |= {key: value for key, value in given.items() if value is not None}
     try:
         return kind.model_validate(content)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from rankers.errors import MissingExtraError
 
 LogMeasures = Callable[[int, Mapping[str, float]], None]
 """Called with a step and the measures taken at it."""
 
+RUN_FILE = "mlflow-run"
+"""In the folder of a training run: which run of MLflow it is."""
+
 
 @contextmanager
-def tracked_run(uri: str | None, *, experiment: str, parameters: Mapping[str, object]) -> Iterator[LogMeasures]:
-    """Open a run of an MLflow experiment; without a URI, one that forgets everything.
+def tracked_run(
+    uri: str | None, *, experiment: str, parameters: Mapping[str, object], folder: Path
+) -> Iterator[LogMeasures]:
+    """Open a run of an MLflow experiment, or go on with it; without a URI, one that forgets everything.
 
     Parameters
     ----------
@@ -23,6 +29,8 @@ def tracked_run(uri: str | None, *, experiment: str, parameters: Mapping[str, ob
         Made if there is none of that name.
     parameters
         The configuration of the run.
+    folder
+        That of the training run: one that was interrupted goes on with the same run of MLflow.
 
     Yields
     ------
@@ -43,7 +51,10 @@ def tracked_run(uri: str | None, *, experiment: str, parameters: Mapping[str, ob
         raise MissingExtraError("mlflow", extra="tracking") from error
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment(experiment)
-    with mlflow.start_run():
+    kept = folder / RUN_FILE
+    store, _, earlier = kept.read_text().partition(" ") if kept.is_file() else ("", "", "")
+    with mlflow.start_run(run_id=earlier if store == uri else None) as run:
+        kept.write_text(f"{uri} {run.info.run_id}")
         mlflow.log_params(dict(parameters))
 
         def log(step: int, measures: Mapping[str, float]) -> None:

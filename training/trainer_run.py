@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 from transformers import PrinterCallback, TrainerCallback
 
 from rankers.errors import InvalidInputError
+from rankers.registry import ModelRegistry
 from training.data.training_list import TrainingList, hash_lists
 from training.dev_lists import MEASURE
 from training.processes import in_first_process, is_first_process
@@ -33,20 +35,31 @@ OnStep = Callable[[int, int, Mapping[str, float]], None]
 
 
 def describe_run(
-    model: str, settings: BaseModel, *, training: Sequence[TrainingList], held_out: Sequence[TrainingList]
-) -> dict[str, object]:
-    """Write down what decides the course of a run: the recipe that is stored beside the model."""
+    model: str,
+    settings: BaseModel,
+    *,
+    source: Path,
+    place: RunPlace,
+    training: Sequence[TrainingList],
+    held_out: Sequence[TrainingList],
+) -> dict[str, Any]:
+    """Write down what decides the course of a run: the recipe that is stored beside the model.
+
+    `model` is what it starts from by the name that was given, `source` where that was found.
+    """
     return {
         "model": model,
+        "source": ModelRegistry(place.models_dir).label(source) or str(source),
         "settings": settings.model_dump(mode="json"),
         "data_sha256": hash_lists(training),
         "lists": Counter(item.source for item in training),
         "held_out": Counter(item.source for item in held_out),
+        "held_out_sha256": hash_lists(held_out),
     }
 
 
 @contextmanager
-def followed_run(place: RunPlace, settings: BaseModel, on_step: OnStep) -> Iterator[OnStep]:
+def followed_run(place: RunPlace, recipe: Mapping[str, Any], on_step: OnStep) -> Iterator[OnStep]:
     """Tell MLflow, where the run is tracked there, and `on_step` whatever the given function is told.
 
     Of several processes only the first one tells anybody.
@@ -54,7 +67,8 @@ def followed_run(place: RunPlace, settings: BaseModel, on_step: OnStep) -> Itera
     if not is_first_process():
         yield _tell_nobody
         return
-    with tracked_run(place.mlflow, experiment=place.name, parameters=settings.model_dump()) as log:
+    parameters = {**recipe["settings"], "model": recipe["source"], "data_sha256": recipe["data_sha256"]}
+    with tracked_run(place.mlflow, experiment=place.name, parameters=parameters, folder=place.folder) as log:
 
         def note(step: int, steps: int, measures: Mapping[str, float]) -> None:
             log(step, measures)
@@ -89,11 +103,18 @@ def _claim(folder: Path, content: Mapping[str, object]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FINGERPRINT_FILE
     fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-    if path.is_file() and path.read_text() != fingerprint:
+    if not path.is_file():
+        _write_whole(path, fingerprint)
+    elif path.read_text() != fingerprint:
         raise InvalidInputError(
             f"{folder} holds a run with other settings, data or model; give another --folder, or delete it"
         )
-    path.write_text(fingerprint)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    staged = path.with_suffix(".incoming")
+    staged.write_text(text)
+    staged.replace(path)
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -145,8 +166,13 @@ class Watcher(TrainerCallback):
             self._on_progress(state.global_step / state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002 (the library's)
-        """Pass on losses and dev measures."""
+        """Pass on losses and dev measures; stop where the model has diverged."""
         measures = _measures(kwargs["logs"])
+        if not all(math.isfinite(kwargs["logs"].get(name, 0.0)) for name in ("loss", "grad_norm")):
+            raise InvalidInputError(
+                f"the loss or its gradient was not finite shortly before step {state.global_step}; lower "
+                f"learning_rate, now {args.learning_rate:g}"
+            )
         if measures:
             self._on_step(state.global_step, state.max_steps, measures)
 
@@ -161,18 +187,19 @@ def trainer_arguments(folder: Path, settings: TrainerSettings, *, steps: int) ->
     settings
         The recipe. Where there are fewer steps than from one checkpoint to the next, one is kept at the end.
     steps
-        How many there are.
+        How many there are in all epochs; `settings` may stop before.
 
     Returns
     -------
     dict
         For a ``TrainingArguments``.
     """
+    steps = min(steps, settings.steps or steps)
     interval = min(settings.steps_between_checkpoints, steps)
     return {
         "output_dir": str(folder),
         "max_steps": steps,
-        "logging_steps": LOGGING_STEPS,
+        "logging_steps": min(LOGGING_STEPS, interval),  # a checkpoint comes after a look at the loss
         "eval_strategy": "steps",
         "eval_steps": interval,
         "save_steps": interval,
@@ -181,6 +208,7 @@ def trainer_arguments(folder: Path, settings: TrainerSettings, *, steps: int) ->
         "metric_for_best_model": MEASURE,
         "greater_is_better": True,
         "lr_scheduler_type": "cosine",
+        "logging_nan_inf_filter": False,  # which would hide that a run has diverged
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
@@ -193,6 +221,12 @@ def trainer_arguments(folder: Path, settings: TrainerSettings, *, steps: int) ->
         "bf16": settings.precision == "bf16",
         "seed": settings.seed,
     }
+
+
+def on_one_device(arguments: Any) -> Any:
+    """Keep a process to one device: several GPUs are for several processes, which share what a step takes."""
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def run_trainer(trainer: Any, folder: Path) -> Any:
@@ -213,7 +247,7 @@ def measure_before(measure: Callable[[], dict[str, float]], folder: Path) -> flo
 def _measure_before(measure: Callable[[], dict[str, float]], folder: Path) -> float:
     path = folder / BEFORE_FILE
     if not path.is_file():
-        path.write_text(json.dumps(measure()))
+        _write_whole(path, json.dumps(measure()))
     return float(json.loads(path.read_text())[MEASURE])
 
 

@@ -25,4 +25,4 @@ class TrainerSettings(BaseModel):
     """Most held-out lists that a measurement looks at."""
     steps_between_checkpoints: int = Field(100, ge=1)
     """Also between measurements, because the best checkpoint is kept."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)

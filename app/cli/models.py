@@ -12,6 +12,7 @@ from rich.table import Table
 
 from app.cli.console import DEFAULT_CONFIG, ConfigOption, err, out
 from index.pipelines import load_pipelines
+from rankers.errors import NotFoundError
 from rankers.registry import ModelRegistry
 from rankers.sources import PULLABLE
 
@@ -78,6 +79,8 @@ def compare(
     """Put the measures of versions side by side; the last column is the last version less the first."""
     registry = _registry(config)
     chosen = versions or [card.version for card, _ in registry.cards() if card.name == name]
+    if not chosen:
+        raise NotFoundError(f"there is no model {name!r}; see: shortlist models list")
     live = registry.live_version(name)
     measures = registry.compare(name, chosen)
     table = Table("measure", *(f"{version} ●" if version == live else version for version in chosen), "difference")

@@ -95,8 +95,10 @@ class OutputLayer:
             results.append((picked - logits.logsumexp(dim=-1)).cpu().numpy())
         return np.concatenate(results)
 
-    def _finish(self, values: torch.Tensor, rows: torch.Tensor | slice) -> torch.Tensor:
-        if self._bias is not None:
-            values = values + self._bias[rows].float()
+    def finish(self, values: torch.Tensor) -> torch.Tensor:
+        """Scale and cap what the output matrix and its bias give, as the model does; any shape."""
         values = values * self._scale
         return self._soft_cap * torch.tanh(values / self._soft_cap) if self._soft_cap else values
+
+    def _finish(self, values: torch.Tensor, rows: torch.Tensor | slice) -> torch.Tensor:
+        return self.finish(values if self._bias is None else values + self._bias[rows].float())

@@ -164,6 +164,7 @@ def test_init_writes_a_configuration_and_keeps_one_that_is_there(tmp_path: Path)
         (("rerank", "x", "a", "b", "-p", "bm25"), "no stages"),
         (("index", "build", "absent.jsonl"), "absent.jsonl"),
         (("models", "pull", "gpt-17"), "gpt-17"),
+        (("models", "compare", "gpt-17"), "there is no model 'gpt-17'"),
     ],
 )
 def test_bad_input_gets_one_clear_line(folder: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +68,30 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     assert registry.live("ranker") == first
     assert [c.version for c, _ in registry.cards()] == ["v1"]
     assert {path.name for path in (tmp_path / "ranker").iterdir()} == {"v1", "LIVE", "HISTORY.jsonl", ".lock"}
+
+
+def test_what_a_killed_writer_left_goes_when_it_is_old(tmp_path: Path) -> None:
+    registry = ModelRegistry(tmp_path)
+    registry.add(card("v1"), write_weights)
+    for name, age in (("old", 25 * 3600), ("new", 60)):
+        left = tmp_path / "ranker" / f".incoming-{name}"
+        left.mkdir()
+        write_weights(left)
+        then = time.time() - age
+        os.utime(left, (then, then))
+    registry.add(card("v2"), write_weights)
+    assert {path.name for path in (tmp_path / "ranker").glob(".incoming-*")} == {".incoming-new"}
+
+
+def test_a_note_that_was_cut_off_costs_only_itself(tmp_path: Path) -> None:
+    registry = ModelRegistry(tmp_path)
+    for version in ("v1", "v2", "v3"):
+        registry.add(card(version), write_weights)
+    history = tmp_path / "ranker" / "HISTORY.jsonl"
+    history.write_text(history.read_text()[:-20])  # within the note of v3
+    assert [move.version for move in registry.history("ranker")] == ["v1", "v2"]
+    assert registry.rollback("ranker") == "v2"
+    assert [(move.action, move.version) for move in registry.history("ranker")][-1] == ("rollback", "v2")
 
 
 @pytest.mark.parametrize("name", ["", "..", "../up", "Upper", "a/b", ".hidden"])

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from rankers.errors import InvalidInputError, MissingExtraError
 from rankers.registry import ModelRegistry
-from tests.training.lists import write_tiny_bert, write_tiny_llama, write_topic_lists
+from tests.training.lists import write_dev_lists, write_tiny_bert, write_tiny_llama, write_topic_lists
 from training.cross_encoder.run import train_cross_encoder
 from training.cross_encoder.settings import CrossEncoderSettings
 from training.listwise.run import train_listwise
@@ -54,7 +54,7 @@ train_all(Path(sys.argv[1]), Path(sys.argv[2]))
 
 def train_all(models: Path, root: Path) -> list[tuple[int, int]]:
     """Train one model of each kind, and give the steps that somebody was told about."""
-    lists, told = [models / "lists.jsonl"], list[tuple[int, int]]()
+    lists, dev, told = [models / "lists.jsonl"], [models / "dev.jsonl"], list[tuple[int, int]]()
 
     def on_step(step: int, steps: int, _measures: Mapping[str, float]) -> None:
         told.append((step, steps))
@@ -65,9 +65,9 @@ def train_all(models: Path, root: Path) -> list[tuple[int, int]]:
     bert, llama = str(models / "bert"), str(models / "llama")
     # The trainers of transformers replace what accelerate knows of the processes, so the loop of our own comes first.
     runs = [
-        train_listwise(lists, lists, LISTWISE, model=llama, place=place("listwise"), on_step=on_step),
-        train_cross_encoder(lists, lists, CROSS_ENCODER, model=bert, place=place("cross"), on_step=on_step),
-        train_retriever(lists, lists, lists, RETRIEVER, model=bert, place=place("retriever"), on_step=on_step),
+        train_listwise(lists, dev, LISTWISE, model=llama, place=place("listwise"), on_step=on_step),
+        train_cross_encoder(lists, dev, CROSS_ENCODER, model=bert, place=place("cross"), on_step=on_step),
+        train_retriever(lists, lists, dev, RETRIEVER, model=bert, place=place("retriever"), on_step=on_step),
     ]
     for done in runs:
         report(f"{done.label} {done.course.best_ndcg:.4f} told {bool(told)}")
@@ -81,6 +81,7 @@ def test_two_processes_end_where_one_does(
     tmp_path: Path, minilm: str, smollm2: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_topic_lists(tmp_path / "lists.jsonl")
+    write_dev_lists(tmp_path / "dev.jsonl")
     write_tiny_bert(tmp_path / "bert", minilm)
     write_tiny_llama(tmp_path / "llama", smollm2)
     one, two = tmp_path / "one", tmp_path / "two"

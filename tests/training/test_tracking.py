@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def only_run(uri: str) -> Run:
 
 def test_measures_and_parameters_reach_the_store(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    with tracked_run(uri, experiment="rankers", parameters={"steps": 3}) as log:
+    with tracked_run(uri, experiment="rankers", parameters={"steps": 3}, folder=tmp_path) as log:
         log(1, {"loss": 2.0})
         log(2, {"loss": 1.5, "dev_ndcg": 0.7})
     run = only_run(uri)
@@ -36,14 +37,34 @@ def test_measures_and_parameters_reach_the_store(tmp_path: Path) -> None:
 
 def test_a_run_that_fails_is_noted_as_failed(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    with pytest.raises(ValueError, match="no disk"), tracked_run(uri, experiment="rankers", parameters={}):
+    with (
+        pytest.raises(ValueError, match="no disk"),
+        tracked_run(uri, experiment="rankers", parameters={}, folder=tmp_path),
+    ):
         raise ValueError("no disk")
     assert only_run(uri).info.status == "FAILED"
 
 
-def test_without_a_store_nothing_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_goes_on_as_the_same(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    options = {"experiment": "rankers", "parameters": {"steps": 3}, "folder": tmp_path}
+    with contextlib.suppress(OSError), tracked_run(uri, **options) as log:  # type: ignore[arg-type]
+        log(1, {"loss": 2.0})
+        raise OSError("no disk")
+    with tracked_run(uri, **options) as log:  # type: ignore[arg-type]
+        log(2, {"loss": 1.5})
+    run = only_run(uri)
+    assert run.info.status == "FINISHED"
+    assert [metric.value for metric in MlflowClient(uri).get_metric_history(run.info.run_id, "loss")] == [2.0, 1.5]
+    other = f"sqlite:///{tmp_path}/other.db"
+    with tracked_run(other, **options) as log:  # type: ignore[arg-type]
+        log(3, {"loss": 1.0})
+    assert only_run(other).data.metrics == {"loss": 1.0}
+
+
+def test_without_a_store_nothing_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with tracked_run(None, experiment="rankers", parameters={}) as log:
+    with tracked_run(None, experiment="rankers", parameters={}, folder=tmp_path) as log:
         log(1, {"loss": 2.0})
 
 
@@ -51,6 +72,6 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with (
         pytest.raises(MissingExtraError, match=r"shortlist-rank\[tracking\]"),
-        tracked_run(f"sqlite:///{tmp_path}/mlflow.db", experiment="rankers", parameters={}),
+        tracked_run(f"sqlite:///{tmp_path}/mlflow.db", experiment="rankers", parameters={}, folder=tmp_path),
     ):
         pass

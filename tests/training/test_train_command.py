@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.lists import write_tiny_bert, write_topic_lists
+from tests.training.lists import write_dev_lists, write_tiny_bert, write_topic_lists
 from tests.training.test_command import run
 
 QUICK = ("--set", "steps=2", "--set", "max_tokens=32", "--set", "steps_between_checkpoints=1")
@@ -17,6 +17,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, minilm: str) -> Path:
     folder = tmp_path_factory.mktemp("train")
     write_tiny_bert(folder / "tiny", minilm)
     write_topic_lists(folder / "lists.jsonl")
+    write_dev_lists(folder / "dev.jsonl")
     (folder / "shortlist.yaml").write_text(
         "models_dir: models\ndefault: bm25\npipelines:\n  bm25: {retriever: {kind: bm25}}\n"
     )
@@ -25,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, minilm: str) -> Path:
 
 @pytest.mark.parametrize("kind", ["cross-encoder", "retriever"])
 def test_a_model_is_in_the_registry_when_it_is_done(folder: Path, kind: str) -> None:
-    options = ("lists.jsonl", "--dev", "lists.jsonl", "--model", "./tiny", "--name", f"my-{kind}", *QUICK)
+    options = ("lists.jsonl", "--dev", "dev.jsonl", "--model", "./tiny", "--name", f"my-{kind}", *QUICK)
     shown = run(folder, kind, *options, command="train")
     assert "step 1: dev nDCG@10" in shown
     told = shown.splitlines()[-1]

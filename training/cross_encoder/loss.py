@@ -165,5 +165,5 @@ def list_weight(easiness: float, progress: float, curriculum: float) -> float:
 
 
 def _unit(targets: Tensor) -> Tensor:
-    """Stretch to [0, 1]; rows have two different targets."""
-    return (targets - targets.min()) / (targets.max() - targets.min())
+    """Stretch to [0, 1]; 0 where what differed in a list is the same in float32."""
+    return (targets - targets.min()) / (targets.max() - targets.min()).clamp_min(torch.finfo(targets.dtype).tiny)

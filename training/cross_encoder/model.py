@@ -41,10 +41,10 @@ def start_cross_encoder(path: str, settings: CrossEncoderSettings) -> CrossEncod
     """
     torch.manual_seed(settings.seed)
     try:
-        if settings.head == "similarity" and not _is_cross_encoder(path):
+        if settings.head == "similarity" and not is_cross_encoder(path):
             model = _with_similarity_head(path, settings)
         else:
-            model = CrossEncoder(path, num_labels=None if _is_cross_encoder(path) else 1, trust_remote_code=False)
+            model = CrossEncoder(path, num_labels=None if is_cross_encoder(path) else 1, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot load {path!r} to train a cross-encoder from: {error}") from error
     if model.num_labels != 1:
@@ -71,7 +71,8 @@ def _freeze(network: Any, settings: CrossEncoderSettings) -> None:
             layer.requires_grad_(True)
 
 
-def _is_cross_encoder(path: str) -> bool:
+def is_cross_encoder(path: str) -> bool:
+    """Whether a folder or hub name is one already, so that it is gone on with as it is."""
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     architecture: str = (config.architectures or [""])[0]
     return architecture.endswith(("ForSequenceClassification", PairSimilarityModel.__name__))

@@ -14,7 +14,7 @@ from torch import Tensor
 from rankers.errors import MissingExtraError
 from rankers.sources import resolve_model
 from training.cross_encoder.loss import ListLoss
-from training.cross_encoder.model import HEAD_PARAMETERS, start_cross_encoder
+from training.cross_encoder.model import HEAD_PARAMETERS, is_cross_encoder, start_cross_encoder
 from training.cross_encoder.rows import make_rows
 from training.cross_encoder.settings import CrossEncoderSettings
 from training.data.training_list import TrainingList
@@ -29,6 +29,7 @@ from training.trainer_run import (
     describe_run,
     followed_run,
     measure_before,
+    on_one_device,
     run_trainer,
     trainer_arguments,
 )
@@ -81,14 +82,25 @@ def train_cross_encoder(
     evaluator = DevLists(held_out, limit=settings.dev_lists, score=score_lists)
     rows = make_rows(training, settings)
     source = resolve_model(model, models_dir=place.models_dir)
-    recipe = describe_run(model, settings, training=training, held_out=evaluator.lists)
+    recipe = describe_run(
+        model, settings, source=Path(source), place=place, training=training, held_out=evaluator.lists
+    )
     claim_folder(place.folder, recipe)
     cross_encoder = start_cross_encoder(source, settings)
-    own_limit, cross_encoder.max_seq_length = cross_encoder.max_seq_length, settings.max_tokens
+    own_limit = cross_encoder.max_seq_length
+    cross_encoder.max_seq_length = min(settings.max_tokens, own_limit or settings.max_tokens)
     first = measure_before(lambda: evaluator(cross_encoder), place.folder)
-    with followed_run(place, settings, on_step) as note:
+    with followed_run(place, recipe, on_step) as note:
         note(0, 0, {MEASURE: first})
-        state = _train(cross_encoder, rows, evaluator, settings, folder=place.folder, on_step=note)
+        state = _train(
+            cross_encoder,
+            rows,
+            evaluator,
+            settings,
+            new_head=not is_cross_encoder(source),
+            folder=place.folder,
+            on_step=note,
+        )
     cross_encoder.max_seq_length = own_limit  # how much is read when it serves is for the stage to say
     return register(
         lambda folder: cross_encoder.save_pretrained(str(folder), create_model_card=False),
@@ -115,6 +127,7 @@ def _train(
     evaluator: DevLists,
     settings: CrossEncoderSettings,
     *,
+    new_head: bool,
     folder: Path,
     on_step: OnStep,
 ) -> Any:
@@ -126,15 +139,17 @@ def _train(
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 
     loss = ListLoss(model, settings)
-    arguments = CrossEncoderTrainingArguments(
-        **trainer_arguments(
-            folder,
-            settings,
-            # The rows of all epochs are there, so this is one pass over them or less.
-            steps=settings.steps or math.ceil(len(rows["query"]) / settings.lists_per_step),
-        ),
-        per_device_train_batch_size=share_of("lists_per_step", settings.lists_per_step),
-        learning_rate_mapping={HEAD_PARAMETERS: settings.head_learning_rate},
+    arguments = on_one_device(
+        CrossEncoderTrainingArguments(
+            **trainer_arguments(
+                folder,
+                settings,
+                # The rows of all epochs are there, so this is one pass over them or less.
+                steps=math.ceil(len(rows["query"]) / settings.lists_per_step),
+            ),
+            per_device_train_batch_size=share_of("lists_per_step", settings.lists_per_step),
+            learning_rate_mapping={HEAD_PARAMETERS: settings.head_learning_rate} if new_head else {},
+        )
     )
     model.model_card_data.generate_widget_examples = False  # no card of the library's is written
     trainer = CrossEncoderTrainer(

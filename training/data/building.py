@@ -12,7 +12,7 @@ from index.pipelines import Pipelines
 from index.sources import read_beir_queries, read_documents
 from rankers.errors import InvalidInputError
 from rankers.protocols import Retriever
-from rankers.types import Document, Ranking, ScoreKind
+from rankers.types import Document, Ranking
 from training.data.labelling import label_by_qrels, label_by_teacher, without
 from training.data.permutation_log import read_permutation_log
 from training.data.recipe import (
@@ -25,6 +25,7 @@ from training.data.recipe import (
     SourceSpec,
     TeacherSource,
 )
+from training.data.teaching import LeftOut, Teach, label_taught, rank_each
 from training.data.training_list import TrainingList, read_lists
 from training.evaluation.datasets import Dataset, load_dataset, read_qrels
 from training.evaluation.inputs import choose_source
@@ -32,6 +33,8 @@ from training.evaluation.runs import RunRetriever, read_run
 
 Progress = Callable[[str, int, int], None]
 """Called with what is done, how much of it, and of how much."""
+BeforeTeaching = Callable[[Sequence[TrainingList]], None]
+"""Called with candidates that no teacher has ordered yet, all targets 0; raises where none is to be asked."""
 
 ROOM = 4
 """Times the depth that is searched where documents are to be left out."""
@@ -42,7 +45,14 @@ T = TypeVar("T")
 Labelled: TypeAlias = Iterator[TrainingList | None]
 
 
-def build_lists(recipe: Recipe, pipelines: Pipelines, *, on_progress: Progress) -> list[TrainingList]:
+def build_lists(
+    recipe: Recipe,
+    pipelines: Pipelines,
+    *,
+    on_progress: Progress,
+    on_left_out: LeftOut | None = None,
+    before_teaching: BeforeTeaching | None = None,
+) -> list[TrainingList]:
     """Make the training lists of a recipe.
 
     Parameters
@@ -53,6 +63,10 @@ def build_lists(recipe: Recipe, pipelines: Pipelines, *, on_progress: Progress) 
         Where candidates and teachers come from.
     on_progress
         Told about indexes that are built, and queries that are done.
+    on_left_out
+        Told about queries that a teacher failed at, or whose answer cannot be read.
+    before_teaching
+        Shown the candidates of each source that asks a teacher, before it does; what it raises goes on.
 
     Returns
     -------
@@ -65,11 +79,21 @@ def build_lists(recipe: Recipe, pipelines: Pipelines, *, on_progress: Progress) 
         If a source gives no list, or what it names does not fit together.
     NotFoundError
         If a file or a pipeline does not exist.
+    WorkerError
+        If a teacher failed at all queries that it was asked first.
     """
     parts = []
     for name, source in recipe.sources.items():
         generator = Random(f"{recipe.seed}/{name}")
-        labelled = _label(name, source, pipelines, generator, on_progress)
+        labelled = _label(
+            name,
+            source,
+            pipelines,
+            generator,
+            on_progress=on_progress,
+            on_left_out=on_left_out,
+            before_teaching=before_teaching,
+        )
         lists = [item for item in labelled if item is not None]
         if not lists:
             raise InvalidInputError(
@@ -87,7 +111,8 @@ def mix(parts: Sequence[tuple[Sequence[T], float]], generator: Random) -> list[T
     Parameters
     ----------
     parts
-        Items and their weight. 2.5 takes all of them twice, and half of them, drawn, once more.
+        Items, at least one, and their weight. 2.5 takes all of them twice, and half of them, drawn, once more; however
+        small the weight is, one is taken.
     generator
         Draws.
 
@@ -105,17 +130,31 @@ def mix(parts: Sequence[tuple[Sequence[T], float]], generator: Random) -> list[T
     mixed: list[T] = []
     for items, weight in parts:
         whole, rest = divmod(weight, 1)
-        mixed += [*items] * int(whole) + generator.sample(items, round(rest * len(items)))
+        mixed += [*items] * int(whole) + generator.sample(items, max(round(rest * len(items)), 1 - int(whole)))
     generator.shuffle(mixed)
     return mixed
 
 
-def _label(name: str, source: SourceSpec, pipelines: Pipelines, generator: Random, on_progress: Progress) -> Labelled:
+def _label(
+    name: str,
+    source: SourceSpec,
+    pipelines: Pipelines,
+    generator: Random,
+    *,
+    on_progress: Progress,
+    on_left_out: LeftOut | None,
+    before_teaching: BeforeTeaching | None,
+) -> Labelled:
     match source:
         case QrelsSource():
             return _judged(name, source, pipelines, generator, on_progress)
         case TeacherSource():
-            return _taught(name, source, pipelines, generator, on_progress)
+            candidates, teach = _candidates(name, source, pipelines, generator, on_progress)
+            if before_teaching is not None:
+                before_teaching([TrainingList(c.query, c.documents, (0.0,) * len(c), name) for c in candidates])
+            return label_taught(
+                name, source, candidates, teach, batch=BATCH, on_progress=on_progress, on_left_out=on_left_out
+            )
         case RunSource():
             return _as_run(name, source, generator)
         case PermutationsSource():
@@ -127,9 +166,10 @@ def _label(name: str, source: SourceSpec, pipelines: Pipelines, generator: Rando
 def _judged(name: str, source: QrelsSource, pipelines: Pipelines, generator: Random, on_progress: Progress) -> Labelled:
     dataset = _load(source, generator)
     retriever = _open(source.candidates, source, dataset, pipelines, on_progress)
-    wanted = {i for grades in dataset.qrels.values() for i, grade in grades.items() if grade > 0}
+    excluded = _excluded(source)
+    wanted = {i for grades in dataset.qrels.values() for i, grade in grades.items() if grade > 0 and i not in excluded}
     relevant = _documents(source.dataset, wanted)
-    for ranking in _search(name, source, dataset, retriever, on_progress):
+    for ranking in _search(name, source, dataset, retriever, excluded, on_progress=on_progress):
         grades = dataset.qrels[ranking.query.id]
         yield label_by_qrels(
             ranking,
@@ -142,57 +182,40 @@ def _judged(name: str, source: QrelsSource, pipelines: Pipelines, generator: Ran
         )
 
 
-def _taught(
+def _candidates(
     name: str, source: TeacherSource, pipelines: Pipelines, generator: Random, on_progress: Progress
-) -> Labelled:
+) -> tuple[list[Ranking], Teach]:
+    """Find what the teacher is to be asked about, and how it is asked."""
     dataset = _load(source, generator)
     retriever = _open(source.candidates, source, dataset, pipelines, on_progress)
-    teach = _teacher(source, dataset, pipelines, retriever, on_progress)
-    waiting: list[Ranking] = []
-    for ranking in _search(name, source, dataset, retriever, on_progress):
-        if len(ranking) > 1:
-            waiting.append(ranking.top(source.depth))
-        if len(waiting) == BATCH:
-            yield from _label_taught(name, source, waiting, teach(waiting))
-            waiting = []
-    if waiting:
-        yield from _label_taught(name, source, waiting, teach(waiting))
+    found = _search(name, source, dataset, retriever, _excluded(source), on_progress=on_progress)
+    candidates = [ranking.top(source.depth) for ranking in found if len(ranking) > 1]
+    return candidates, _teacher(source, dataset, pipelines, retriever, on_progress)
 
 
 def _teacher(
     source: TeacherSource, dataset: Dataset, pipelines: Pipelines, retriever: Retriever, on_progress: Progress
-) -> Callable[[Sequence[Ranking]], list[Ranking]]:
+) -> Teach:
     """Give what turns candidates into the teacher's ranking of them, or into what the teacher finds by itself."""
-    if pipelines.spec.pipelines[pipelines.resolve(source.teacher)].stages:
+    stages = pipelines.spec.pipelines[pipelines.resolve(source.teacher)].stages
+    if stages:
         reranker = pipelines.open(source.teacher, retriever=retriever)  # one that only reorders needs no index
-        return lambda candidates: [result.ranking for result in reranker.rerank(candidates)]
+        hosted = any(getattr(stage, "server", None) is not None for stage in stages)
+        return lambda candidates: rank_each(reranker, candidates, hosted=hosted, incomplete=source.incomplete)
     searcher = _open(source.teacher, source.model_copy(update={"first_stage": None}), dataset, pipelines, on_progress)
     return lambda candidates: searcher.retrieve([ranking.query for ranking in candidates], source.teacher_depth)
-
-
-def _label_taught(
-    name: str, source: TeacherSource, candidates: Sequence[Ranking], taught: Sequence[Ranking]
-) -> Labelled:
-    for shown, ranking in zip(candidates, taught, strict=True):
-        if source.targets == "scores" and ranking.score_kind is ScoreKind.RANK:
-            raise InvalidInputError(
-                f"source {name!r} wants scores, and teacher {source.teacher!r} gives an order (a part of the list, or "
-                "a reader that writes); use targets: order, or a depth that its last stage covers",
-                field=f"sources.{name}.targets",
-            )
-        yield label_by_teacher(
-            shown, ranking, depth=source.depth, targets=source.targets, source=f"{source.teacher}:{name}"
-        )
 
 
 def _as_run(name: str, source: RunSource, generator: Random) -> Labelled:
     run = read_run(source.run)
     shown = read_run(source.first_stage) if source.first_stage is not None else run
-    queries = [query for query in read_beir_queries(source.dataset) if query.id in run]
-    ids = {document_id for query in queries for i in (run, shown) for document_id in i.get(query.id, {})}
+    ranked = [query for query in read_beir_queries(source.dataset) if query.id in run]
+    queries = _limited(ranked, source.limit, generator)
+    run, shown = ({query.id: scores.get(query.id, {}) for query in queries} for scores in (run, shown))
+    ids = {document_id for query in queries for i in (run, shown) for document_id in i[query.id]}
     documents = _documents(source.dataset, ids).values()
     teacher, retriever = RunRetriever(run, documents), RunRetriever(shown, documents)
-    for query in _limited(queries, source.limit, generator):
+    for query in queries:
         (taught,), (candidates,) = (
             teacher.retrieve([query], len(run[query.id])),
             retriever.retrieve([query], source.depth),
@@ -248,12 +271,22 @@ def _open(
     return found.retriever or pipelines.open(pipeline, index=found.index)
 
 
-def _search(
-    name: str, source: CollectionSource, dataset: Dataset, retriever: Retriever, on_progress: Progress
-) -> Iterator[Ranking]:
-    """Find candidates of every query, and leave out those judged in other splits."""
+def _excluded(source: CollectionSource) -> set[str]:
+    """Read which documents are judged in the splits that are to be left out."""
     judged = (read_qrels(source.dataset / "qrels" / f"{split}.tsv") for split in source.without)
-    excluded = {i for qrels in judged for grades in qrels.values() for i in grades}
+    return {i for qrels in judged for grades in qrels.values() for i in grades}
+
+
+def _search(
+    name: str,
+    source: CollectionSource,
+    dataset: Dataset,
+    retriever: Retriever,
+    excluded: Collection[str],
+    *,
+    on_progress: Progress,
+) -> Iterator[Ranking]:
+    """Find candidates of every query, without those excluded."""
     depth = source.depth * (ROOM if excluded else 1)
     for start in range(0, len(dataset.queries), BATCH):
         for ranking in retriever.retrieve(dataset.queries[start : start + BATCH], depth):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,13 +24,14 @@ from rich.progress import (
 from rich.table import Table
 
 from rankers.errors import InvalidInputError
+from rankers.registry import ModelRegistry
 from rankers.sources import resolve_model
 
 if TYPE_CHECKING:
     from index.encoders import Encoder
     from index.pipelines import Pipelines
     from rankers.protocols import GenerativeModel, Retriever
-    from training.data.leakage import Leak
+    from training.data.leakage import HeldOut, Leak
     from training.data.training_list import TrainingList
     from training.evaluation.datasets import Dataset
 
@@ -48,6 +50,15 @@ class Meeting(StrEnum):
 ConfigFile = Annotated[
     Path, typer.Option("--config", envvar="SHORTLIST_CONFIG", help="The YAML file that names the pipelines.")
 ]
+Against = Annotated[
+    list[Path] | None,
+    typer.Option(help="A BEIR directory whose test queries and judged documents must not occur; again for more."),
+]
+AgainstQueries = Annotated[
+    list[Path] | None,
+    typer.Option(help="The same for its test queries only, where training and test share one corpus."),
+]
+DropLeaks = Annotated[bool, typer.Option("--drop-leaks", help="Leave out what is in a test set instead of refusing.")]
 
 
 @data.command()
@@ -56,43 +67,42 @@ def lists(
     *,
     out: Annotated[Path, typer.Option(help="Where the lists go, as JSON lines.")],
     config: ConfigFile = Path("shortlist.yaml"),
-    against: Annotated[
-        list[Path] | None,
-        typer.Option(help="A BEIR directory whose test queries and judged documents must not occur; again for more."),
-    ] = None,
-    against_queries: Annotated[
-        list[Path] | None,
-        typer.Option(help="The same for its test queries only, where training and test share one corpus."),
-    ] = None,
-    drop_leaks: Annotated[
-        bool, typer.Option("--drop-leaks", help="Leave out what is in a test set instead of refusing.")
-    ] = False,
+    against: Against = None,
+    against_queries: AgainstQueries = None,
+    drop_leaks: DropLeaks = False,
 ) -> None:
     """Build training lists from judgements, teachers, runs and logs, and refuse what is in a test set."""
     from index.pipelines import load_pipelines
     from training.data.building import build_lists
-    from training.data.leakage import drop_leaks as without_leaks
-    from training.data.leakage import find_leaks, load_held_out, refuse_leaks
+    from training.data.leakage import find_leaks, refuse_leaks
     from training.data.recipe import load_recipe
-    from training.data.training_list import write_lists
 
+    if out.is_dir():
+        raise InvalidInputError(f"{out} is a folder; name a file with --out")
     loaded = load_recipe(recipe)
-    held_out = [load_held_out(folder) for folder in (*loaded.against, *(against or ()))]
-    held_out += [
-        load_held_out(folder, documents=False) for folder in (*loaded.against_queries, *(against_queries or ()))
-    ]
-    with _bars() as progress:
-        built = build_lists(loaded, load_pipelines(config), on_progress=progress)
-        leaks = find_leaks(built, held_out, on_progress=lambda done, total: progress("leaks", done, total))
-    if not drop_leaks:
-        refuse_leaks(leaks)
-    kept = list(without_leaks(built, leaks))
-    if not kept:
-        raise InvalidInputError(f"every one of the {len(built)} lists has a test query in it; nothing is left to write")
-    write_lists(out, kept)
-    _report(kept, built, leaks, out)
-    if not held_out:
-        err.print("nothing was checked for leaks: name the test sets with --against")
+    held_out = _load_held_out((*loaded.against, *(against or ())), (*loaded.against_queries, *(against_queries or ())))
+    left_out: dict[str, list[str]] = {}
+
+    def refuse_queries(untaught: Sequence[TrainingList]) -> None:
+        """Look for queries that leak before a teacher is paid; which documents it keeps is not known yet."""
+        if not drop_leaks:
+            refuse_leaks(find_leaks(untaught, [replace(test, documents=()) for test in held_out]))
+
+    with closing(load_pipelines(config)) as pipelines, _bars() as progress:
+        built = build_lists(
+            loaded,
+            pipelines,
+            on_progress=progress,
+            on_left_out=lambda name, why: left_out.setdefault(name, []).append(why),
+            before_teaching=refuse_queries,
+        )
+    _write_checked(out, built, held_out, drop_leaks=drop_leaks)
+    for name, why in left_out.items():
+        err.print(
+            f"left out: {len(why):,} queries of {name} for which its teacher gave no order; {why[0]}",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 @data.command()
@@ -115,12 +125,18 @@ def panels(
     teacher: Annotated[str, typer.Option(help="Embedding model that says what is near.")] = "minilm",
     seed: Annotated[int, typer.Option(min=0, help="Of everything drawn.")] = 0,
     config: ConfigFile = Path("shortlist.yaml"),
+    against: Against = None,
+    against_queries: AgainstQueries = None,
+    drop_leaks: DropLeaks = False,
 ) -> None:
     """Let several queries share each window: lists from which a listwise ranker learns several times as fast."""
     from index.pipelines import load_pipelines
     from training.data.panels import build_panels, share_best
-    from training.data.training_list import read_lists, write_lists
+    from training.data.training_list import read_lists
 
+    if out.is_dir():
+        raise InvalidInputError(f"{out} is a folder; name a file with --out")
+    held_out = _load_held_out(against or (), against_queries or ())
     judged = [item for path in lists for item in read_lists(path)]
     encoder = None if meet is Meeting.BY_CHANCE else _encoder(teacher, load_pipelines(config))
     with _bars() as progress:
@@ -144,7 +160,7 @@ def panels(
             f"{len(judged):,} lists give no window of {documents} documents that tells a right one from a wrong one; "
             "give more lists, or fewer --documents"
         )
-    err.print(f"{out}: {write_lists(out, found):,} lists")
+    _write_checked(out, found, held_out, drop_leaks=drop_leaks)
 
 
 @data.command()
@@ -172,6 +188,9 @@ def synthesize(
         str | None, typer.Option(help="Pipeline that must find the document again; 'none' keeps every query.")
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Among how many it must find it.")] = 3,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Longest query, in tokens; a model that thinks before it writes needs more.")
+    ] = 40,
     seed: Annotated[int, typer.Option(min=0, help="Of everything drawn.")] = 0,
     config: ConfigFile = Path("shortlist.yaml"),
 ) -> None:
@@ -182,18 +201,21 @@ def synthesize(
     from training.data.query_writer import CHAT, COMPLETION, EXAMPLES, QueryWriter, read_examples
     from training.evaluation.datasets import Dataset
 
+    synthesis.check_folder(out, source)
     pipelines = load_pipelines(config)
     judge = None if keep_if == "none" else pipelines.resolve(keep_if)
     documents = list(read_documents(source))
     shown = read_examples(examples) if examples else EXAMPLES
     settings = {
         "source": source,
-        "model": model,
+        "documents_sha256": synthesis.hash_documents(documents),
+        "model": model if server else _version(model, pipelines),
         "server": server,
+        "max_new_tokens": max_new_tokens,
         "examples": shown,
         "clusters": clusters,
-        "temperature": temperature,
-        "encoder": encoder if clusters else None,
+        "temperature": temperature if clusters else None,
+        "encoder": _version(encoder, pipelines) if clusters else None,
         "seed": seed,
     }
     with _bars() as progress:
@@ -207,7 +229,9 @@ def synthesize(
             on_progress=progress,
         )
         with _opened_writer(model, server, api_key_variable, pipelines) as engine:
-            writer = QueryWriter(engine, examples=shown, template=CHAT if server else COMPLETION)
+            writer = QueryWriter(
+                engine, examples=shown, template=CHAT if server else COMPLETION, max_new_tokens=max_new_tokens
+            )
             written = synthesis.write_queries(drawn, writer, out, settings=settings, on_progress=progress)
         kept = written
         if judge is not None:
@@ -238,6 +262,12 @@ def _opened_writer(
         yield engine
 
 
+def _version(name: str, pipelines: Pipelines) -> str:
+    """Name what a model is now: ``name@version`` of the registry, or where its files lie."""
+    folder = resolve_model(name, models_dir=pipelines.models_dir)
+    return ModelRegistry(pipelines.models_dir).label(Path(folder)) or folder
+
+
 def _searcher(name: str, pipelines: Pipelines, dataset: Dataset) -> Retriever:
     from training.evaluation.command import report_building
     from training.evaluation.inputs import choose_source
@@ -250,6 +280,39 @@ def _encoder(name: str, pipelines: Pipelines) -> Encoder:
     from index.encoders import Encoder
 
     return Encoder(resolve_model(name, models_dir=pipelines.models_dir))
+
+
+def _load_held_out(against: Iterable[Path], against_queries: Iterable[Path]) -> list[HeldOut]:
+    """Read the test sets, and say which of them lack documents."""
+    from training.data.leakage import load_held_out
+
+    held_out = [load_held_out(folder) for folder in against]
+    for test in held_out:
+        if test.missing:
+            err.print(
+                f"{test.name}: {test.missing:,} of {len(test.documents) + test.missing:,} judged documents are not in "
+                "its corpus.jsonl and cannot be compared"
+            )
+    return held_out + [load_held_out(folder, documents=False) for folder in against_queries]
+
+
+def _write_checked(out: Path, built: Sequence[TrainingList], held_out: Sequence[HeldOut], *, drop_leaks: bool) -> None:
+    """Write lists that have nothing of a test set, and report on them."""
+    from training.data.leakage import drop_leaks as without_leaks
+    from training.data.leakage import find_leaks, refuse_leaks
+    from training.data.training_list import write_lists
+
+    with _bars() as progress:
+        leaks = find_leaks(built, held_out, on_progress=lambda done, total: progress("leaks", done, total))
+    if not drop_leaks:
+        refuse_leaks(leaks)
+    kept = list(without_leaks(built, leaks))
+    if not kept:
+        raise InvalidInputError(f"every one of the {len(built)} lists has a test query in it; nothing is left to write")
+    write_lists(out, kept)
+    _report(kept, built, leaks, out)
+    if not held_out:
+        err.print("nothing was checked for leaks: name the test sets with --against")
 
 
 def _report(kept: Sequence[TrainingList], built: Sequence[TrainingList], leaks: Sequence[Leak], out: Path) -> None:

@@ -26,7 +26,7 @@ def label_by_qrels(
 
     A list that has none of the relevant documents teaches nothing, and a first stage misses some. Those it missed take
     the places of the last candidates that are not relevant, somewhere in the second half of the list: where a deeper
-    search would have brought them.
+    search would have brought them. The best candidate that is not relevant stays.
 
     Parameters
     ----------
@@ -53,13 +53,15 @@ def label_by_qrels(
     documents = list(ranking.top(depth).documents)
     found = {document.id for document in documents}
     missed = [document for document in relevant if document.id not in found]
-    missed = generator.sample(missed, min(len(missed), most_missed))
+    wrong = sum(grades.get(i, 0) <= 0 for i in found)
+    room = depth - (len(found) - wrong) - bool(wrong)
+    missed = generator.sample(missed, min(len(missed), most_missed, room))
     surplus = len(documents) + len(missed) - depth
     for place in reversed(range(len(documents))):
         if surplus > 0 and grades.get(documents[place].id, 0) <= 0:
             del documents[place]
             surplus -= 1
-    for document in missed[: depth - len(documents)]:
+    for document in missed:
         documents.insert(generator.randint(len(documents) // 2, len(documents)), document)
     targets = tuple(float(max(grades.get(document.id, 0), 0)) for document in documents)
     if len(set(targets)) < 2:

@@ -17,22 +17,28 @@ NEAR_QUERY = 0.8
 """Jaccard similarity of stems, without stop words, from which two queries ask the same."""
 NEAR_DOCUMENT = 0.7
 """Jaccard similarity of word trigrams from which two passages are copies of each other."""
+EXCERPT = 20
+"""Word trigrams from which a passage is an excerpt of a held-out one that has `NEAR_DOCUMENT` of them."""
 SHOWN = 10
 """Leaks named in a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Texts of a test set that no training list may have, by id; no documents where the lists may have them."""
+    """Texts of a test set that no training list may have, by id; no documents where the lists may have them.
+
+    `missing` counts judged documents whose text the test set does not have.
+    """
 
     name: str
     queries: tuple[tuple[str, str], ...]
     documents: tuple[tuple[str, str], ...]
+    missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """A query or document of a training list that a test set has; `similarity` is 1 for what differs in form only."""
+    """A query or document of a training list that a test set has; `similarity` is 1 where it has all its words."""
 
     kind: Literal["query", "document"]
     id: str
@@ -68,16 +74,23 @@ def load_held_out(folder: Path, *, split: str = "test", documents: bool = True) 
     NotFoundError
         If there is no such collection.
     InvalidInputError
-        If it cannot be read, or its documents are to be held out and it has none.
+        If it cannot be read, or its documents are to be held out and it has none of those that are judged.
     """
     test = load_dataset(str(folder), split=split)
     judged = {document_id for grades in test.qrels.values() for document_id in grades}
     texts: tuple[tuple[str, str], ...] = ()
+    missing = 0
     if documents:
         if test.documents is None:
             raise InvalidInputError(f"{folder} has no corpus.jsonl; hold out its queries only, with --against-queries")
         texts = tuple((document.id, document.content) for document in test.documents() if document.id in judged)
-    return HeldOut(test.name, tuple((query.id, query.text) for query in test.queries), texts)
+        missing = len(judged) - len(dict(texts))
+        if not texts:
+            raise InvalidInputError(
+                f"{folder}/corpus.jsonl has none of the {len(judged)} documents judged in {split}; do they belong "
+                "together? Hold out its queries only, with --against-queries"
+            )
+    return HeldOut(test.name, tuple((query.id, query.text) for query in test.queries), texts, missing)
 
 
 def find_leaks(
@@ -109,7 +122,9 @@ def find_leaks(
     done = 0
     for test in held_out:
         near_queries = NearTexts(test.queries, shingles=content_words, threshold=NEAR_QUERY)
-        near_documents = NearTexts(test.documents, shingles=word_trigrams, threshold=NEAR_DOCUMENT)
+        near_documents = NearTexts(
+            test.documents, shingles=word_trigrams, threshold=NEAR_DOCUMENT, contained_from=EXCERPT
+        )
         for kind, texts, near in (("query", queries, near_queries), ("document", documents, near_documents)):
             for text_id, text in texts:
                 done += 1

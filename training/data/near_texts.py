@@ -1,12 +1,13 @@
 """Texts that are the same but for little.
 
-Two texts are near when the Jaccard similarity of their sets of shingles, |A & B| / |A | B|, reaches a threshold
-(Broder, "On the resemblance and containment of documents", SEQUENCES 1997). Similarities are exact: shingles are
-looked up in an inverted index, and nothing is hashed into sketches.
+Two texts are near when the Jaccard similarity of their sets of shingles, |A & B| / |A | B|, reaches a threshold, and
+a long one is also near what contains it, by |A & B| / |A| (Broder, "On the resemblance and containment of documents",
+SEQUENCES 1997). Both are exact: shingles are looked up in an inverted index, and nothing is hashed into sketches.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -78,11 +79,22 @@ class NearTexts:
         `word_trigrams` for passages, `content_words` for queries.
     threshold
         Least similarity that counts, above 0 and at most 1.
+    contained_from
+        A text of at least so many shingles is compared by the share of them that the other one has, which is never
+        less than the Jaccard similarity; by default none is.
     """
 
-    def __init__(self, texts: Iterable[tuple[str, str]], *, shingles: Shingles, threshold: float) -> None:
+    def __init__(
+        self,
+        texts: Iterable[tuple[str, str]],
+        *,
+        shingles: Shingles,
+        threshold: float,
+        contained_from: float = math.inf,
+    ) -> None:
         self._shingles = shingles
         self._threshold = threshold
+        self._contained_from = contained_from
         self._keys: list[str] = []
         self._sizes: list[int] = []
         self._places: defaultdict[str, list[int]] = defaultdict(list)
@@ -112,7 +124,8 @@ class NearTexts:
             shared.update(self._places.get(shingle, ()))
         best, similarity = -1, 0.0
         for place, count in shared.items():
-            value = count / (len(own) + self._sizes[place] - count)
+            others = self._sizes[place] - count if len(own) < self._contained_from else 0
+            value = count / (len(own) + others)
             if (value, -place) > (similarity, -best):
                 best, similarity = place, value
         return (self._keys[best], similarity) if similarity >= self._threshold else None

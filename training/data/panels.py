@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +27,9 @@ GRADE_WEIGHT = 1.0
 
 AS_GOOD = 0.05
 """Cosines this near to that of the right document are taken for as good."""
+
+Key = tuple[str, str]
+"""Id and content of a document: collections that are mixed may have ids in common."""
 
 
 def build_panels(
@@ -73,10 +76,10 @@ def build_panels(
         One per query; those of a panel follow each other and hold the same documents in the same order.
     """
     random = np.random.default_rng(seed)
-    holders: dict[str, list[TrainingList]] = defaultdict(list)
+    holders: dict[Key, list[TrainingList]] = defaultdict(list)
     for item in lists:
         for document in item.documents:
-            holders[document.id].append(item)
+            holders[_key(document)].append(item)
     for done, item in enumerate(lists, start=1):
         shown = _shown(item, documents)
         passages = excerpt(item.query, [Document(d.id, d.text) for d in shown], words=words)
@@ -84,7 +87,7 @@ def build_panels(
         cosines = _cosines(teacher, [query for query, _ in asked], passages)
         for (query, grades), row in zip(asked, cosines, strict=True):
             targets = [
-                float(cosine) + GRADE_WEIGHT * grades.get(d.id, 0.0) for d, cosine in zip(passages, row, strict=True)
+                float(cosine) + GRADE_WEIGHT * grades.get(_key(d), 0.0) for d, cosine in zip(shown, row, strict=True)
             ]
             if step:
                 targets = [step * math.floor(target / step) for target in targets]
@@ -102,9 +105,10 @@ def share_best(
     words: int = 45,
     seed: int = 0,
 ) -> Iterator[TrainingList]:
-    """Show the best documents of several lists together: what is right for one query is wrong for all others.
+    """Show the best documents of several lists together: what is right for one query is wrong for most others.
 
     Every document meets the query of the first list that it is best in, or else its own title, which is then taken off.
+    What any list judges relevant to a query is right for it; queries are left out for which all that is shown is.
 
     Parameters
     ----------
@@ -112,8 +116,8 @@ def share_best(
         Judged lists; in those without anything relevant only titles are used.
     teacher
         Lets documents meet that are near each other in its eyes, so that the right one is hard to tell from the wrong
-        ones; what it finds about as good as the right one is right too, and queries are left out for which all are.
-        Without one, documents meet by chance: easy lists to begin with.
+        ones; what it finds about as good as the right one is right too. Without one, documents meet by chance: easy
+        lists to begin with.
     documents
         Documents that are shown together.
     words
@@ -126,44 +130,68 @@ def share_best(
     TrainingList
         One per query; those that meet follow each other and hold the same documents in the same order.
     """
-    pairs = _pairs(lists, words)
+    right: defaultdict[str, set[Key]] = defaultdict(set)
+    for item in lists:
+        right[item.query.text].update(_grades(item))
+    keyed = _pairs(lists, words)
+    keys, pairs = list(keyed), list(keyed.values())
     order = np.random.default_rng(seed).permutation(len(pairs))
-    if teacher is None:
-        for start in range(0, len(pairs) - documents + 1, documents):
-            group = [pairs[i] for i in order[start : start + documents]]
-            shown = tuple(document for _, document in group)
-            for query, right in group:
-                yield TrainingList(query, shown, tuple(float(d is right) for d in shown), "shared")
-        return
-    queries = teacher.encode_queries([query.text for query, _ in pairs])
-    passages = teacher.encode_documents([document.content for _, document in pairs])
+    if teacher is not None:
+        queries = teacher.encode_queries([query.text for query, _ in pairs])
+        passages = teacher.encode_documents([document.content for _, document in pairs])
     left = np.ones(len(pairs), dtype=bool)
     for first in order:
-        if not left[first] or left.sum() < documents:
+        if not left[first]:
             continue
-        near = np.flatnonzero(left)
-        near = near[np.argsort(-(passages[near] @ passages[first]), kind="stable")[:documents]]
-        left[near] = False
-        shown = tuple(pairs[i][1] for i in near)
-        cosines = queries[near] @ passages[near].T
-        for place, i in enumerate(near):
-            as_good = cosines[place] > cosines[place, place] - AS_GOOD
-            if not as_good.all():
-                yield TrainingList(pairs[i][0], shown, tuple(map(float, as_good)), "near")
+        rest = order[left[order]] if teacher is None else np.flatnonzero(left)
+        if teacher is not None:
+            rest = rest[np.argsort(-(passages[rest] @ passages[first]), kind="stable")]
+        group = _apart(rest, pairs, documents)
+        if len(group) < documents:
+            continue
+        left[group] = False
+        shown = tuple(pairs[i][1] for i in group)
+        good = np.array([[k == i or keys[k] in right[pairs[i][0].text] for k in group] for i in group])
+        if teacher is not None:
+            cosines = queries[group] @ passages[group].T
+            good |= cosines > np.diag(cosines)[:, None] - AS_GOOD
+        for i, row in zip(group, good, strict=True):
+            if not row.all():
+                yield TrainingList(pairs[i][0], shown, tuple(map(float, row)), "near" if teacher else "shared")
 
 
-def _pairs(lists: Sequence[TrainingList], words: int) -> list[tuple[Query, Document]]:
+def _pairs(lists: Sequence[TrainingList], words: int) -> dict[Key, tuple[Query, Document]]:
     """A query for each document: one it is best for, or its title."""
-    pairs: dict[str, tuple[Query, Document]] = {}
+    pairs: dict[Key, tuple[Query, Document]] = {}
     for item in lists:
         i = max(range(len(item.targets)), key=lambda i: item.targets[i])
         if item.targets[i] > 0:
-            pairs.setdefault(item.documents[i].id, (item.query, _cut(item.query, item.documents[i], words)))
+            pairs.setdefault(_key(item.documents[i]), (item.query, _cut(item.query, item.documents[i], words)))
     for document in (document for item in lists for document in item.documents):
         if document.title and document.text:
             query = Query(f"title-{document.id}", document.title)
-            pairs.setdefault(document.id, (query, _cut(query, Document(document.id, document.text), words)))
-    return list(pairs.values())
+            pairs.setdefault(_key(document), (query, _cut(query, Document(document.id, document.text), words)))
+    return pairs
+
+
+def _apart(places: Iterable[int], pairs: Sequence[tuple[Query, Document]], count: int) -> list[int]:
+    """The first of these places whose queries and ids of documents all differ."""
+    chosen: list[int] = []
+    seen: set[str] = set()
+    ids: set[str] = set()
+    for place in places:
+        query, document = pairs[place]
+        if query.text not in seen and document.id not in ids:
+            chosen.append(place)
+            seen.add(query.text)
+            ids.add(document.id)
+        if len(chosen) == count:
+            break
+    return chosen
+
+
+def _key(document: Document) -> Key:
+    return document.id, document.content
 
 
 def _cut(query: Query, document: Document, words: int) -> Document:
@@ -181,16 +209,16 @@ def _shown(item: TrainingList, count: int) -> list[Document]:
 def _queries(
     item: TrainingList,
     shown: Sequence[Document],
-    holders: dict[str, list[TrainingList]],
+    holders: dict[Key, list[TrainingList]],
     count: int,
     random: np.random.Generator,
-) -> list[tuple[Query, dict[str, float]]]:
+) -> list[tuple[Query, dict[Key, float]]]:
     """Queries and the grades known for them, by document."""
-    titles = {d.title: (Query(f"title-{d.id}", d.title), {d.id: 1.0}) for d in shown if d.title}
+    titles = {d.title: (Query(f"title-{d.id}", d.title), {_key(d): 1.0}) for d in shown if d.title}
     kept = [str(title) for title in random.permutation(list(titles))][: (count - 1) // 2]
-    shared = Counter(rival.query.text for document in shown for rival in holders[document.id])
+    shared = Counter(rival.query.text for document in shown for rival in holders[_key(document)])
     shared.pop(item.query.text, None)
-    rivals = {rival.query.text: rival for document in shown for rival in holders[document.id]}
+    rivals = {rival.query.text: rival for document in shown for rival in holders[_key(document)]}
     asked = {item.query.text: (item.query, _grades(item))}
     for text, _ in shared.most_common(count - 1 - len(kept)):
         asked[text] = (rivals[text].query, _grades(rivals[text]))
@@ -199,8 +227,8 @@ def _queries(
     return list(asked.values())
 
 
-def _grades(item: TrainingList) -> dict[str, float]:
-    return {document.id: target for document, target in zip(item.documents, item.targets, strict=True) if target > 0}
+def _grades(item: TrainingList) -> dict[Key, float]:
+    return {_key(document): target for document, target in zip(item.documents, item.targets, strict=True) if target > 0}
 
 
 def _cosines(teacher: Encoder, queries: Sequence[Query], passages: Sequence[Document]) -> npt.NDArray[np.float32]:

@@ -12,7 +12,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from rankers.errors import ConfigError, InvalidInputError
+from rankers.errors import ConfigError, InvalidInputError, WorkerError
+from rankers.listwise.readers.answers import ask_each
 from rankers.llm_templates import PromptTemplate, load_prompt_template
 from rankers.protocols import GenerativeModel
 from rankers.types import Document
@@ -94,7 +95,12 @@ class QueryWriter:
         Returns
         -------
         list of str
-            One per document, in order; empty where the model wrote nothing that could be a query.
+            One per document, in order; empty where the model wrote nothing that could be a query, or failed.
+
+        Raises
+        ------
+        WorkerError
+            If the model failed at every document.
         """
         prompts = [
             [
@@ -104,8 +110,19 @@ class QueryWriter:
             ]
             for document in documents
         ]
-        written = self._model.generate(prompts, max_new_tokens=self._max_new_tokens, stop=[self._stop])
-        return [clean_query(generation.text) if generation.complete else "" for generation in written]
+        written = ask_each(
+            lambda places: self._model.generate(
+                [prompts[i] for i in places], max_new_tokens=self._max_new_tokens, stop=[self._stop]
+            ),
+            len(prompts),
+        )
+        failures = [answer for answer in written if isinstance(answer, WorkerError)]
+        if failures and len(failures) == len(written):
+            raise failures[0]
+        return [
+            clean_query(answer.text) if not isinstance(answer, WorkerError) and answer.complete else ""
+            for answer in written
+        ]
 
     def _encode(self, template: PromptTemplate, examples: Sequence[tuple[str, str]]) -> tuple[list[int], list[int]]:
         mark = "\ue000document\ue001"  # which no chat template alters

@@ -23,12 +23,13 @@ class _Source(_Spec):
     Parameters
     ----------
     weight
-        How often each of its lists comes in the mix: 0.5 takes half of them, drawn; 2 takes each twice.
+        How often each of its lists comes in the mix: 0.5 takes half of them, drawn, and at least one; 2 takes each
+        twice.
     limit
         Only so many of its queries, drawn; of its lists, where they come ready. All if not given.
     """
 
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     limit: int | None = Field(None, ge=1)
 
 
@@ -42,7 +43,7 @@ class CollectionSource(_Source):
     depth
         Candidates of a list.
     split
-        Whose judged queries; None for all queries of the directory, judged or not.
+        Whose judged queries; None for all queries of the directory, judged or not, those of its test split too.
     candidates
         Pipeline that finds them; its index is built from the collection and kept under ``var/indexes``.
     index
@@ -50,8 +51,8 @@ class CollectionSource(_Source):
     first_stage
         A TREC run that has the candidates, instead of a pipeline.
     without
-        Splits of the collection whose judged documents are no candidates, for collections whose splits have documents
-        of their own in one file.
+        Splits of the collection whose judged documents are in no list, for collections whose splits have documents of
+        their own in one file.
     """
 
     dataset: Path
@@ -81,12 +82,16 @@ class TeacherSource(CollectionSource):
         searches by itself, and candidates that are not among its best `teacher_depth` are left out.
     targets
         ``order`` or ``scores``.
+    incomplete
+        Keep the order where a written answer left candidates out, or some windows of several were not read; such
+        queries are left out otherwise. Where nothing was read there is no order to keep.
     """
 
     kind: Literal["teacher"]
     teacher: str
     targets: Targets = "order"
     teacher_depth: int = Field(1000, ge=1)
+    incomplete: bool = False
 
 
 class RunSource(_Source):
@@ -165,6 +170,8 @@ def load_recipe(path: Path) -> Recipe:
         recipe = Recipe.model_validate(content)
     except FileNotFoundError:
         raise ConfigError(f"no recipe at {path}; docs/training-data.md says how to write one") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder; name the recipe in it") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     except ValidationError as error:

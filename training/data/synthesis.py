@@ -6,14 +6,16 @@ written for among the best few. DUQGen (NAACL 2024) says which documents to draw
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from index.sources import CORPUS_FILE, QUERIES_FILE
 from rankers.errors import InvalidInputError
 from rankers.protocols import Retriever
 from rankers.types import Document, Query
@@ -31,8 +33,37 @@ SETTINGS_FILE, WRITTEN_FILE = "settings.json", "written.jsonl"
 FEWEST_WORDS = 20
 """Shorter documents have too little to ask about."""
 BATCH = 16
-"""Documents whose queries are written between two saves."""
+"""Documents whose queries are written between two saves; up to twice as many at the end."""
 SPLIT = "train"
+
+
+def check_folder(folder: Path, source: str) -> None:
+    """Raise `InvalidInputError` where a collection written to `folder` would replace one that was not made here.
+
+    Parameters
+    ----------
+    folder
+        For the collection; it need not exist.
+    source
+        Where the documents come from.
+    """
+    if Path(source).resolve() in {folder.resolve(), (folder / CORPUS_FILE).resolve()}:
+        raise InvalidInputError(f"--out {folder} has the documents of {source}; choose another folder", field="out")
+    there = [name for name in (CORPUS_FILE, QUERIES_FILE, "qrels") if (folder / name).exists()]
+    if there and not (folder / SETTINGS_FILE).is_file():
+        raise InvalidInputError(
+            f"--out {folder} has a collection that was not written here ({', '.join(there)}), which would be lost; "
+            "choose another folder",
+            field="out",
+        )
+
+
+def hash_documents(documents: Iterable[Document]) -> str:
+    """SHA-256 of the ids and texts of documents, in their order."""
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(json.dumps([document.id, document.title, document.text]).encode())
+    return digest.hexdigest()
 
 
 def draw_documents(
@@ -123,27 +154,31 @@ def write_queries(
     ------
     InvalidInputError
         If the folder has queries of other settings.
+    WorkerError
+        If the model fails at a whole batch; what was written before is kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     wanted = json.dumps(settings, indent=1, sort_keys=True)
     recorded = folder / SETTINGS_FILE
-    if recorded.is_file() and recorded.read_text() != wanted:
+    if recorded.is_file() and recorded.read_text().rstrip() != wanted:
         raise InvalidInputError(
             f"{folder} has queries that were written with other settings ({recorded}); choose another --out, or delete "
             "the folder"
         )
-    recorded.write_text(wanted)
+    _write(recorded, [wanted])
     written = _read_written(folder / WRITTEN_FILE)
     waiting = [document for document in documents if document.id not in written]
     with (folder / WRITTEN_FILE).open("a") as file:
         file.write("\n" if written else "")  # ends a line that was cut off
-        for start in range(0, len(waiting), BATCH):
-            some = waiting[start : start + BATCH]
+        while waiting:
+            # Few documents at the end would be a whole batch that fails where the model refuses them.
+            some = waiting[:BATCH] if len(waiting) >= 2 * BATCH else waiting
+            waiting = waiting[len(some) :]
             for document, query in zip(some, writer.write(some), strict=True):
                 written[document.id] = query
                 file.write(json.dumps({"document_id": document.id, "query": query}, ensure_ascii=False) + "\n")
             file.flush()
-            on_progress("writing queries", len(documents) - len(waiting) + start + len(some), len(documents))
+            on_progress("writing queries", len(documents) - len(waiting), len(documents))
     first: dict[frozenset[str], str] = {}
     for document in documents:
         if query := written[document.id]:
@@ -195,8 +230,8 @@ def write_collection(folder: Path, documents: Sequence[Document], queries: Mappi
         Document id to query.
     """
     judgements = [f"synthetic-{document_id}\t{document_id}\t1" for document_id in queries]
-    _write(folder / "corpus.jsonl", [_json(d.id, {"title": d.title, "text": d.text}) for d in documents])
-    _write(folder / "queries.jsonl", [_json(f"synthetic-{i}", {"text": text}) for i, text in queries.items()])
+    _write(folder / CORPUS_FILE, [_json(d.id, {"title": d.title, "text": d.text}) for d in documents])
+    _write(folder / QUERIES_FILE, [_json(f"synthetic-{i}", {"text": text}) for i, text in queries.items()])
     _write(folder / "qrels" / f"{SPLIT}.tsv", ["query-id\tcorpus-id\tscore", *judgements])
 
 

@@ -85,9 +85,11 @@ def read_lists(path: Path) -> Iterator[TrainingList]:
         If there is no such file or a line is not a list; the message names the line.
     """
     try:
-        file = path.open()
+        file = path.open("rb")
     except FileNotFoundError:
         raise InvalidInputError(f"no training lists at {path}; make some with: shortlist data lists") from None
+    except OSError as error:
+        raise InvalidInputError(f"cannot read training lists from {path}: {error.strerror}") from error
     with file:
         for number, line in enumerate(file, start=1):
             try:
@@ -114,6 +116,12 @@ def _to_json(item: TrainingList) -> dict[str, Any]:
 
 
 def _from_json(content: dict[str, Any]) -> TrainingList:
+    texts = [
+        content["query"]["text"],
+        *(d[part] for d in content["documents"] for part in ("title", "text") if part in d),
+    ]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("the texts of its query and documents are not all strings")
     return TrainingList(
         query=Query(content["query"]["id"], content["query"]["text"]),
         documents=tuple(Document(d["id"], d["text"], title=d.get("title", "")) for d in content["documents"]),

@@ -81,11 +81,13 @@ def measure(network: ListwiseNetwork, examples: Sequence[Example], *, lists_per_
 
 
 def ndcg(scores: torch.Tensor, targets: torch.Tensor) -> float:
-    """nDCG@10 of one list, float [L] both; 1 where all targets are equal.
+    """nDCG@10 of one list, float [L] both; 0 where a score is not finite, else 1 where all targets are equal.
 
     >>> ndcg(torch.tensor([2.0, 1.0]), torch.tensor([1.0, 0.0]))
     1.0
     """
+    if not scores.isfinite().all():
+        return 0.0  # of a model that has diverged; sorting would leave the order that came in
     gains = targets - targets.min()
     discounts = 1 / torch.log2(torch.arange(2, min(DEPTH, len(gains)) + 2))
     ideal = (gains.sort(descending=True).values[:DEPTH] * discounts).sum()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from rankers.errors import InvalidInputError
+from rankers.errors import InvalidInputError, TooLargeError
 from rankers.listwise.prompt import PromptBuilder
 from rankers.protocols import PromptEncoder
 from training.data.training_list import TrainingList
@@ -34,7 +35,8 @@ class ExampleStream:
     """Lists as an endless stream of windows; the n-th is a function of the seed and n alone.
 
     Lists of the same documents are one window with several queries: where the template shows the passages before the
-    query, a pass computes them once for all of these.
+    query, a pass computes them once for all of these. A list that is there twice, as a recipe's weights repeat lists,
+    is in two windows, and so counts twice.
 
     Every turn over the windows takes them in a new order, draws how many candidates to show and which, and shuffles
     them, so that a model cannot learn to trust the place. A run that is resumed at n goes on with exactly what it would
@@ -73,13 +75,16 @@ class ExampleStream:
     ) -> None:
         if not lists:
             raise InvalidInputError("there are no training lists; make some with: shortlist data lists")
-        groups: dict[tuple[str, ...], list[TrainingList]] = {}
+        groups: dict[tuple[object, int], list[TrainingList]] = {}
+        seen: Counter[object] = Counter()
         for item in lists:
             if len(set(item.targets)) < 2:
                 raise InvalidInputError(
                     f"all targets of query {item.query.id!r} are equal, so its list teaches no order; leave it out"
                 )
-            groups.setdefault(tuple(document.id for document in item.documents), []).append(item)
+            ids = tuple(document.id for document in item.documents)
+            groups.setdefault((ids, seen[ids, item.query.text]), []).append(item)
+            seen[ids, item.query.text] += 1
         self._windows = [
             group[start : start + queries] for group in groups.values() for start in range(0, len(group), queries)
         ]
@@ -129,6 +134,53 @@ class ExampleStream:
             labels=labels,
             targets=tuple(item.targets[i] for i in shown),
         )
+
+
+def check_lengths(
+    lists: Sequence[TrainingList], builder: PromptBuilder, model: PromptEncoder, *, candidates: int, writes: bool
+) -> None:
+    """Refuse lists that could be drawn longer than the model reads: before training, not at the step that draws one.
+
+    Parameters
+    ----------
+    lists
+        To train on.
+    builder
+        Writes the prompt.
+    model
+        The same model's tokenizer.
+    candidates
+        Most of a window.
+    writes
+        Whether the answer is read too.
+
+    Raises
+    ------
+    TooLargeError
+        If a list's longest passages, its query and the answer do not fit; names the first such list.
+    """
+    limit = model.context_tokens
+    if limit is None:
+        return
+    separator = len(model.encode_template(SEPARATOR))
+    end = len(model.encode_template(END))
+    for item in lists:
+        size = min(candidates, len(item.documents))
+        # The last token of an answer predicts nothing, so it is not read.
+        answer = size + (size - 1) * separator + end - 1 if writes else 0
+        fixed = builder.fixed_tokens(size) + answer
+        # Encoding every text would take minutes: a query has no more tokens than bytes, and a space before it.
+        most = size * builder.passage_tokens + builder.query_places * (len(item.query.text.encode()) + 1)
+        if fixed + most <= limit:
+            continue
+        passages = sorted(len(builder.encode_passage(document.content).ids) for document in item.documents)
+        query = max(map(len, builder.encode_query(item.query.text).values()))
+        tokens = fixed + sum(passages[-size:]) + builder.query_places * query
+        if tokens > limit:
+            raise TooLargeError(
+                f"the list of query {item.query.id!r} takes up to {tokens} tokens, and the model reads {limit}; lower "
+                f"max_candidates (now {candidates}) or passage_tokens (now {builder.passage_tokens}), or leave it out"
+            )
 
 
 def _choose(targets: Sequence[float], sizes: tuple[int, int], random: np.random.Generator) -> list[int]:

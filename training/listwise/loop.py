@@ -101,7 +101,8 @@ def train(
     Raises
     ------
     InvalidInputError
-        If the processes cannot share a step evenly.
+        If the processes cannot share a step evenly, or the loss or its gradient is not finite: the checkpoint from
+        before stays.
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     computing = partial(torch.autocast, accelerator.device.type, torch.bfloat16, enabled=settings.precision == "bf16")
@@ -146,7 +147,12 @@ def train(
                 accelerator.backward(losses.total / share)
             sums += torch.stack([losses.total.detach(), losses.language_model, losses.ranking]).cpu() / share
             progress.tokens += accelerator.num_processes * sum(len(e.prompt) + len(e.answer) - 1 for e in examples)
-        accelerator.clip_grad_norm_(weights.values(), settings.max_gradient_norm)
+        norm = accelerator.clip_grad_norm_(weights.values(), settings.max_gradient_norm)
+        if not math.isfinite(float(sums[0]) + float(norm)):
+            raise InvalidInputError(
+                f"the loss or its gradient is not finite at step {step + 1}; lower learning_rate (now "
+                f"{settings.learning_rate:g})"
+            )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

@@ -17,9 +17,11 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rankers.errors import ConfigError, MissingExtraError
+from rankers.llm.output_layer import OutputLayer
 from rankers.llm.packing import PACKED, pack, packed_states
 from rankers.llm.precision import use_avx512_products
 from rankers.llm.prompt_tokenizer import PromptTokenizer
+from rankers.llm.transformers_engine import TransformersEngine
 from rankers.llm.tree_attention import tree_masks
 from rankers.shipped import ADAPTER_FILE, ADAPTER_FOLDER
 from training.listwise.examples import Example
@@ -68,6 +70,8 @@ class ListwiseNetwork(nn.Module):
         self.model = model
         self._settings = settings
         self._causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._output = OutputLayer(self._causal)
+        self._sequence_tokens = 1.0  # mean length of what is read
         self._causal.get_input_embeddings().register_forward_hook(self._add_noise)
 
     def forward(self, examples: Sequence[Example]) -> Losses:
@@ -90,7 +94,7 @@ class ListwiseNetwork(nn.Module):
             [(*example.prompt, *(example.answer[:-1] if wants_text else ())) for example in examples],
             counts=[len(example.answer) if wants_text else 1 for example in examples],
         )
-        logits = self._head(hidden).float()  # [positions, V]
+        logits = self._head(hidden)  # [positions, V]
         zero = logits.new_zeros(())
         language_model, ranking = zero, zero
         if wants_text:
@@ -108,16 +112,14 @@ class ListwiseNetwork(nn.Module):
     def identifier_logits(self, examples: Sequence[Example]) -> list[Tensor]:
         """Read the identifiers where an answer would begin: float32 [candidates shown], one per example."""
         hidden, _ = self._hidden([example.prompt for example in examples], counts=[1] * len(examples))
-        return [
-            self._head(state)[list(example.labels)].float().cpu()
-            for state, example in zip(hidden, examples, strict=True)
-        ]
+        return [self._head(state)[list(example.labels)].cpu() for state, example in zip(hidden, examples, strict=True)]
 
     def _hidden(self, sequences: Sequence[Sequence[int]], *, counts: Sequence[int]) -> tuple[Tensor, list[int]]:
         """Final hidden states at the last `counts[i]` positions, [sum of counts, D], and where each sequence's begin.
 
         The sequences are packed: nothing is padded, and what several of them begin with is computed once.
         """
+        self._sequence_tokens = sum(map(len, sequences)) / len(sequences)
         packing = pack(sequences, least_shared=LEAST_SHARED_TOKENS)
         device = next(self.model.parameters()).device
         trees = tree_masks(packing) if device.type == "cpu" and torch.is_grad_enabled() else None
@@ -125,14 +127,17 @@ class ListwiseNetwork(nn.Module):
         return states, [0, *itertools.accumulate(counts)][:-1]
 
     def _head(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self._causal.get_output_embeddings()(hidden)
-        return logits
+        """Logits of the whole vocabulary, float32, as the model's own forward pass gives them."""
+        return self._output.finish(self._causal.get_output_embeddings()(hidden).float())
 
     def _add_noise(self, _module: nn.Module, _inputs: Any, embedded: Tensor) -> Tensor:
-        """NEFTune (Jain et al., arXiv 2310.05914): uniform noise in +-alpha / sqrt(T D), in training only."""
+        """NEFTune (Jain et al., arXiv 2310.05914): uniform noise in +-alpha / sqrt(T D), in training only.
+
+        T is the mean length of the sequences, however many of them are packed into the row.
+        """
         if not self.training or not self._settings.noise:
             return embedded
-        bound = self._settings.noise / math.sqrt(embedded.shape[-2] * embedded.shape[-1])
+        bound = self._settings.noise / math.sqrt(self._sequence_tokens * embedded.shape[-1])
         return embedded + torch.empty_like(embedded).uniform_(-bound, bound)
 
 
@@ -156,7 +161,8 @@ def load_network(path: str, settings: ListwiseSettings) -> tuple[ListwiseNetwork
     Raises
     ------
     ConfigError
-        If it cannot be loaded, or has adapters of another rank.
+        If it cannot be loaded, packed prompts are not read exactly as its own forward pass reads each, or it has
+        adapters of another rank or scale.
     MissingExtraError
         If adapters are asked for and ``peft`` is not installed.
     """
@@ -164,21 +170,28 @@ def load_network(path: str, settings: ListwiseSettings) -> tuple[ListwiseNetwork
     adapter = Path(path) / ADAPTER_FOLDER
     if settings.adapter_rank and adapter.is_dir():
         made = json.loads((adapter / ADAPTER_FILE).read_text())
-        if made["r"] != settings.adapter_rank:
-            raise ConfigError(
-                f"the adapters in {adapter} have rank {made['r']}, adapter_rank is {settings.adapter_rank}; make it "
-                "the same, or move that folder away to train new adapters on the whole model"
-            )
+        rank, scale = made["r"], made["lora_alpha"] / made["r"]
+        for name, found, wanted in (("rank", rank, settings.adapter_rank), ("scale", scale, settings.adapter_scale)):
+            if found != wanted:
+                raise ConfigError(
+                    f"the adapters in {adapter} have {name} {found:g}, adapter_{name} is {wanted}; make it the same, "
+                    "or move that folder away to train new adapters on the whole model"
+                )
         path = made["base_model_name_or_path"]
     if Path(path).is_dir():
         path = str(Path(path).resolve())  # the adapters remember it, and whoever goes on with them may start elsewhere
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, attn_implementation=PACKED, trust_remote_code=False
-        )
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"cannot load {path!r} as a causal language model: {error}") from error
+    TransformersEngine(model, tokenizer)  # refuses what cannot be served; whatever can be packed is set to that
+    attention = model.config._attn_implementation
+    if attention != PACKED:
+        raise ConfigError(
+            f"{path}: training packs prompts, and with its attention ({attention}) packed ones are not read as the "
+            "model's own forward pass reads each; use another model"
+        )
     if settings.adapter_rank:
         model = _with_adapters(model, settings, trained=adapter)
         if settings.precision == "bf16":

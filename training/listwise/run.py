@@ -7,14 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rankers.listwise.prompt import PromptBuilder
-from rankers.listwise.template import load_template
 from rankers.sources import resolve_model
 from training.dev_lists import MEASURE, read_split
 from training.listwise.dev import dev_examples
-from training.listwise.examples import ExampleStream
+from training.listwise.examples import ExampleStream, check_lengths
 from training.listwise.loop import StepRecord, train
 from training.listwise.network import load_network, save_network
 from training.listwise.settings import ListwiseSettings
+from training.listwise.template import trainable_template
 from training.trained_model import Course, RunPlace, TrainedModel, register
 from training.trainer_run import OnStep, claim_folder, describe_run, followed_run
 
@@ -53,26 +53,35 @@ def train_listwise(
     Raises
     ------
     InvalidInputError
-        If lists cannot be read, none teaches anything, none is held out, or the folder holds another run.
+        If lists cannot be read, none teaches anything, one is longer than the model reads, none is held out, the folder
+        holds another run, or training diverges.
     ConfigError
-        If the model cannot be trained from.
+        If the template or the model cannot be trained with.
     MissingExtraError
         If what training needs is not installed.
     """
+    template = trainable_template(settings)
     files, held_out = read_split(lists, dev)
     training = [item for part in files for item in part if len(set(item.targets)) > 1]
     source = resolve_model(model, models_dir=place.models_dir)
     network, tokenizer = load_network(source, settings)
-    builder = PromptBuilder(load_template(settings.template), tokenizer, passage_tokens=settings.passage_tokens)
+    builder = PromptBuilder(template, tokenizer, passage_tokens=settings.passage_tokens)
     builder.labels.require(settings.max_candidates)
+    check_lengths(
+        training,
+        builder,
+        tokenizer,
+        candidates=settings.max_candidates,
+        writes=settings.language_model_weight > 0,
+    )
     sizes = (settings.min_candidates, settings.max_candidates)
     stream = ExampleStream(
         training, builder, tokenizer, sizes=sizes, queries=settings.queries_per_list, seed=settings.seed
     )
     measured = dev_examples(held_out, stream, settings)
-    recipe = describe_run(model, settings, training=training, held_out=held_out)
+    recipe = describe_run(model, settings, source=Path(source), place=place, training=training, held_out=held_out)
     claim_folder(place.folder, recipe)
-    with followed_run(place, settings, on_step) as note:
+    with followed_run(place, recipe, on_step) as note:
         outcome = train(
             network,
             stream,

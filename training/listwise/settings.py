@@ -46,7 +46,7 @@ class ListwiseSettings(BaseModel):
     weight_decay: float = Field(0.0, ge=0)
     max_gradient_norm: float = Field(1.0, gt=0)
     noise: float = Field(5.0, ge=0)
-    """alpha of NEFTune (arXiv 2310.05914): uniform noise of alpha / sqrt(T D) on the input embeddings."""
+    """alpha of NEFTune (arXiv 2310.05914): uniform noise of alpha / sqrt(T D) on embeddings of a list of T tokens."""
     precision: Literal["no", "bf16"] = "no"
     gradient_checkpointing: bool = False
 
@@ -54,7 +54,7 @@ class ListwiseSettings(BaseModel):
     """Most held-out lists that a measurement looks at."""
     steps_between_measurements: int = Field(50, ge=1)
     steps_between_checkpoints: int = Field(25, ge=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _fits_together(self) -> ListwiseSettings:

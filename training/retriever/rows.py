@@ -33,8 +33,15 @@ def contrastive_rows(files: Sequence[Sequence[TrainingList]], settings: Retrieve
     Raises
     ------
     InvalidInputError
-        If no query has both a relevant document and another one.
+        If no query has both a relevant document and another one, or a file has the order or scores of a teacher, which
+        do not say what is relevant.
     """
+    for lists in files:
+        if lists and all(len(set(item.targets)) == len(item.targets) > 2 for item in lists):
+            raise InvalidInputError(
+                f"no two targets of a list are equal in the {len(lists)} lists of one file ({lists[0].source}): a "
+                "teacher's order or scores do not say which documents are relevant; give its scores with --teacher"
+            )
     mixed = mix_negatives(files)
     if not mixed:
         raise InvalidInputError(

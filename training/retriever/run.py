@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rankers.errors import ConfigError, InvalidInputError, MissingExtraError
 from rankers.sources import resolve_model
-from training.data.training_list import TrainingList
+from training.data.training_list import TrainingList, hash_lists
 from training.dev_lists import MEASURE, DevLists, read_split
 from training.processes import share_of
 from training.retriever.rows import Columns, contrastive_rows, distillation_rows
@@ -28,6 +28,7 @@ from training.trainer_run import (
     describe_run,
     followed_run,
     measure_before,
+    on_one_device,
     run_trainer,
     trainer_arguments,
 )
@@ -108,17 +109,21 @@ def train_retriever(
         rows[DISTILLATION] = distillation_rows(taught, settings)
     source = resolve_model(model, models_dir=place.models_dir)
     training = [item for part in files for item in part]
-    recipe = describe_run(model, settings, training=training, held_out=evaluator.lists)
+    recipe = describe_run(
+        model, settings, source=Path(source), place=place, training=training, held_out=evaluator.lists
+    ) | {"teacher_sha256": hash_lists(taught)}
     claim_folder(place.folder, recipe)
     try:
         retriever = SentenceTransformer(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot load {model!r} to train a retriever from: {error}") from error
-    retriever.max_seq_length = settings.max_tokens
+    own_limit = retriever.max_seq_length
+    retriever.max_seq_length = min(settings.max_tokens, own_limit or settings.max_tokens)
     first = measure_before(lambda: evaluator(retriever), place.folder)
-    with followed_run(place, settings, on_step) as note:
+    with followed_run(place, recipe, on_step) as note:
         note(0, 0, {MEASURE: first})
         state = _train(retriever, rows, evaluator, settings, folder=place.folder, on_step=note)
+    retriever.max_seq_length = own_limit  # it embeds with all it can read
     return register(
         lambda folder: retriever.save_pretrained(str(folder), create_model_card=False),
         course_of(state, first),
@@ -169,13 +174,17 @@ def _train(
         DISTILLATION: WeightedLoss(MarginMSELoss(model, similarity_fct=pairwise_cos_sim), settings.distillation_weight),
     }
     steps = sum(math.ceil(len(columns["query"]) / settings.queries_per_step) for columns in rows.values())
-    arguments = SentenceTransformerTrainingArguments(
-        **trainer_arguments(
-            folder,
-            settings,
-            steps=min(steps, settings.steps or steps),
-        ),
-        per_device_train_batch_size=share_of("queries_per_step", settings.queries_per_step),
+    arguments = on_one_device(
+        SentenceTransformerTrainingArguments(
+            **trainer_arguments(
+                folder,
+                settings,
+                steps=steps,
+            ),
+            per_device_train_batch_size=share_of("queries_per_step", settings.queries_per_step),
+            # Another query's documents are negatives: none of them may be its own.
+            batch_sampler="no_duplicates",
+        )
     )
     model.model_card_data.generate_widget_examples = False  # no card of the library's is written
     trainer = SentenceTransformerTrainer(

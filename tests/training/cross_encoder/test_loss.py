@@ -95,3 +95,13 @@ def test_weights_of_a_curriculum_rise_to_1(easiness: float, one: float, other: f
     assert easiness - 1e-9 <= list_weight(easiness, early, curriculum)
     assert list_weight(easiness, early, curriculum) <= list_weight(easiness, late, curriculum) + 1e-9
     assert list_weight(easiness, 1.0, curriculum) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("loss", ["listnet", "binary"])
+def test_targets_that_differ_by_less_than_float32_can_say_teach_no_order(loss: str) -> None:
+    scores = torch.tensor([0.5, -0.5, 0.0], requires_grad=True)
+    targets = torch.tensor([1.0, 0.9999999999, 1.0], dtype=torch.float32)
+    value = LIST_LOSSES[loss](scores, targets, 5.0)
+    (gradient,) = torch.autograd.grad(value, scores)
+    assert value.isfinite()
+    assert gradient.isfinite().all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,9 @@ from safetensors.torch import load_file
 
 from index.stages import CrossEncoderSpec, find_model, load_ranker
 from rankers.errors import ConfigError, InvalidInputError
-from rankers.registry import ModelRegistry
+from rankers.registry import ModelCard, ModelRegistry
 from rankers.types import Document, Query, Ranking
-from tests.training.lists import TOPICS, write_tiny_bert, write_topic_lists
+from tests.training.lists import TOPICS, write_dev_lists, write_tiny_bert, write_topic_lists
 from training.cross_encoder.run import train_cross_encoder
 from training.cross_encoder.settings import CrossEncoderSettings
 from training.trained_model import RunPlace, TrainedModel
@@ -28,17 +29,17 @@ def place(root: Path, version: str = "1", *, promote: bool = False) -> RunPlace:
 
 
 def train(root: Path, settings: CrossEncoderSettings, model: str, version: str = "1") -> TrainedModel:
-    lists = write_topic_lists(root / "lists.jsonl")
+    lists, dev = write_topic_lists(root / "lists.jsonl"), write_dev_lists(root / "dev.jsonl")
     where = place(root, version)
-    return train_cross_encoder([lists], [lists], settings, model=model, place=where, on_step=lambda *_: None)
+    return train_cross_encoder([lists], [dev], settings, model=model, place=where, on_step=lambda *_: None)
 
 
 def test_what_is_trained_serves_from_the_registry(tmp_path: Path, minilm: str) -> None:
     steps: list[tuple[int, int, dict[str, float]]] = []
-    lists = write_topic_lists(tmp_path / "lists.jsonl")
+    lists, dev = write_topic_lists(tmp_path / "lists.jsonl"), write_dev_lists(tmp_path / "dev.jsonl")
     done = train_cross_encoder(
         [lists],
-        [lists],
+        [dev],
         QUICK.model_copy(update={"rank_regularisation": 0.1, "curriculum": 0.5}),
         model=minilm,
         place=place(tmp_path, promote=True),
@@ -78,9 +79,9 @@ def kill(step, total, measures):
         os.kill(os.getpid(), signal.SIGKILL)
 
 root = Path(sys.argv[1])
-lists = root / "lists.jsonl"
+lists, dev = root / "lists.jsonl", root / "dev.jsonl"
 settings = QUICK.model_copy(update={"steps": 5})
-train_cross_encoder([lists], [lists], settings, model=sys.argv[2], place=place(root), on_step=kill)
+train_cross_encoder([lists], [dev], settings, model=sys.argv[2], place=place(root), on_step=kill)
 """
 
 
@@ -90,6 +91,7 @@ def test_a_killed_run_goes_on_and_ends_where_an_undisturbed_one_does(tmp_path: P
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     for root in (broken, whole):
         write_topic_lists(root / "lists.jsonl")
+        write_dev_lists(root / "dev.jsonl")
     done = subprocess.run(
         [sys.executable, "-c", KILLED_RUN, str(broken), model], cwd=Path(__file__).parents[3], check=False
     )
@@ -148,8 +150,64 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path: Path, minilm: str) 
         train(tmp_path, QUICK, model, version="2")
 
 
+def test_what_is_kept_are_the_weights_of_the_best_checkpoint(tmp_path: Path, minilm: str) -> None:
+    # At this rate every step takes what it starts with, which knows the topics, further away.
+    done = train(tmp_path, QUICK.model_copy(update={"learning_rate": 3e-3, "steps_between_checkpoints": 1}), minilm)
+    measured = [(entry["dev_ndcg"], -entry["step"]) for entry in done.course.history if "dev_ndcg" in entry][1:]
+    assert (done.course.best_ndcg, -done.course.best_step) == max(measured)
+    assert done.course.best_step < max(entry["step"] for entry in done.course.history)
+    kept, best = (
+        load_file(folder / "model.safetensors")
+        for folder in (done.path, tmp_path / "run" / f"checkpoint-{done.course.best_step}")
+    )
+    torch.testing.assert_close(kept, best, rtol=0, atol=0)
+
+
+def test_a_run_that_diverges_is_stopped_and_nothing_of_it_is_registered(tmp_path: Path, minilm: str) -> None:
+    model = write_tiny_bert(tmp_path / "tiny", minilm)
+    with pytest.raises(InvalidInputError, match=r"not finite .* lower learning_rate, now 1e\+30"):
+        train(tmp_path, QUICK.model_copy(update={"learning_rate": 1e30}), model)
+    assert not ModelRegistry(tmp_path / "models").cards()
+
+
+def test_a_head_that_was_trained_before_learns_as_the_rest_does(tmp_path: Path, minilm: str) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    first = train(tmp_path / "one", QUICK, write_tiny_bert(tmp_path / "tiny", minilm))
+    still = QUICK.model_copy(update={"learning_rate": 1e-12, "head_learning_rate": 1.0})
+    second = train(tmp_path / "two", still, str(first.path))
+    before, after = (load_file(done.path / "model.safetensors") for done in (first, second))
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-6)
+
+
+def test_steps_end_with_the_epochs_and_pairs_where_the_model_does(tmp_path: Path, minilm: str) -> None:
+    model = write_tiny_bert(tmp_path / "tiny", minilm)  # of 64 positions
+    done = train(tmp_path, QUICK.model_copy(update={"steps": 1000, "max_tokens": 1000}), model)
+    assert max(entry["step"] for entry in done.course.history) == 5  # ten lists, two a step
+
+
+def test_a_run_does_not_go_on_from_another_base_or_with_other_held_out_lists(tmp_path: Path, minilm: str) -> None:
+    registry = ModelRegistry(tmp_path / "models")
+    tiny = Path(write_tiny_bert(tmp_path / "tiny", minilm))
+
+    def copy(folder: Path) -> None:
+        shutil.copytree(tiny, folder, dirs_exist_ok=True)
+
+    for version in ("1", "2"):
+        card = ModelCard("base", version, kind="encoder", source="test", licence="none", data_hash="none")
+        registry.add(card, copy, promote=True)
+    train(tmp_path, QUICK, "base")
+    registry.promote("base", "1")
+    with pytest.raises(InvalidInputError, match="other settings, data or model"):
+        train(tmp_path, QUICK, "base", version="2")
+    registry.promote("base", "2")
+    lists, dev = tmp_path / "lists.jsonl", write_topic_lists(tmp_path / "dev.jsonl", asks="who sells a")
+    with pytest.raises(InvalidInputError, match="other settings, data or model"):
+        train_cross_encoder([lists], [dev], QUICK, model="base", place=place(tmp_path, "2"), on_step=lambda *_: None)
+
+
 def test_input_that_cannot_be_used_is_refused_before_anything_runs(tmp_path: Path, minilm: str) -> None:
-    lists = write_topic_lists(tmp_path / "lists.jsonl")
+    lists, dev = write_topic_lists(tmp_path / "lists.jsonl"), write_dev_lists(tmp_path / "dev.jsonl")
     options = {"place": place(tmp_path), "on_step": lambda *_: None}
     with pytest.raises(InvalidInputError, match="no training lists at"):
         train_cross_encoder([tmp_path / "nothing.jsonl"], [], QUICK, model=minilm, **options)  # type: ignore[arg-type]
@@ -157,6 +215,8 @@ def test_input_that_cannot_be_used_is_refused_before_anything_runs(tmp_path: Pat
     empty.write_text("")
     with pytest.raises(InvalidInputError, match="none of 0 held-out lists"):
         train_cross_encoder([lists], [empty], QUICK, model=minilm, **options)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="each of the 10 training lists has a query that is held out"):
+        train_cross_encoder([lists], [lists], QUICK, model=minilm, **options)  # type: ignore[arg-type]
     (tmp_path / "not-a-model").mkdir()
     with pytest.raises(ConfigError, match=r"cannot load .*not-a-model"):
-        train_cross_encoder([lists], [lists], QUICK, model=str(tmp_path / "not-a-model"), **options)  # type: ignore[arg-type]
+        train_cross_encoder([lists], [dev], QUICK, model=str(tmp_path / "not-a-model"), **options)  # type: ignore[arg-type]

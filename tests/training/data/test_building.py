@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from index.pipelines import Pipelines, load_pipelines
-from rankers.errors import InvalidInputError, NotFoundError
+from rankers.errors import InvalidInputError, NotFoundError, WorkerError
 from tests.rankers.llm.fake_server import FakeServer, Json
 from tests.training.data.collection import TRAIN, make_list, write_collection, write_config
 from training.data.building import build_lists, mix
@@ -68,6 +68,15 @@ def test_documents_judged_in_other_splits_can_be_left_out(folder: Path, pipeline
     assert left.keys() == {"ship-3", "ship-4", "ship-5"}
 
 
+def test_relevant_documents_judged_in_other_splits_are_not_put_back(tmp_path: Path, pipelines: Pipelines) -> None:
+    qrels = {"train": {"fox": {"fox-5": 2, "fox-1": 1}}, "test": {"ship": {"fox-5": 1}}}
+    source = {"kind": "qrels", "dataset": write_collection(tmp_path / "shared", qrels=qrels), "depth": 4}
+    assert "fox-5" in by_query(build(pipelines, judged=source))["fox"]
+    left = by_query(build(pipelines, judged={**source, "without": ["test"]}))["fox"]
+    assert "fox-5" not in left
+    assert left["fox-1"] == 1.0
+
+
 def test_a_teacher_that_searches(folder: Path, pipelines: Pipelines) -> None:
     source = {"kind": "teacher", "teacher": "dense", "dataset": folder / "small", "split": None, "depth": 5}
     taught = build(pipelines, minilm={**source, "targets": "scores"})
@@ -96,6 +105,76 @@ def test_a_hosted_llm_is_a_teacher(folder: Path, models_dir: Path, tmp_path: Pat
         assert targets == {f"{query_id}-{i}": -float(6 - i) for i in range(1, 6)}
 
 
+def test_answers_that_cannot_be_read_are_no_labels(folder: Path, models_dir: Path, tmp_path: Path) -> None:
+    spoiled: dict[str, str | Json] = {"fox": "[2] > [1]", "dog": "I cannot say."}
+
+    def answer(request: Json) -> str | Json:
+        content = request["messages"][-1]["content"]
+        return next(
+            (said for topic, said in spoiled.items() if f"does a {topic} come" in content), sort_by_number(request)
+        )
+
+    left_out: list[tuple[str, str]] = []
+    source = {"kind": "teacher", "teacher": "hosted", "dataset": folder / "small", "depth": 5}
+
+    def build_hosted(**more: object) -> dict[str, dict[str, float]]:
+        left_out.clear()
+        recipe = Recipe.model_validate({"sources": {"hosted": {**source, **more}}})
+        return by_query(
+            build_lists(
+                recipe,
+                hosted,
+                on_progress=lambda name, done, total: None,
+                on_left_out=lambda name, why: left_out.append((name, why)),
+            )
+        )
+
+    with FakeServer(answers=answer) as server:
+        hosted = load_pipelines(write_config(tmp_path, models_dir=models_dir, url=server.url))
+        try:
+            assert build_hosted().keys() == {"cat"}
+            assert len(server.received) == 3
+            assert {name for name, _ in left_out} == {"hosted"}
+            assert {why.partition(":")[0] for _, why in left_out} == {"query 'fox'", "query 'dog'"}
+            assert any("the answer has no label" in why for _, why in left_out)
+            # As in a log of permutations: half an order is one, none is none.
+            assert build_hosted(incomplete=True).keys() == {"cat", "fox"}
+
+            spoiled["dog"] = refusal()
+            server.received.clear()
+            assert build_hosted().keys() == {"cat"}
+            assert any("refused to answer" in why for _, why in left_out)
+            assert sum("a cat come" in body["messages"][-1]["content"] for body in server.bodies) == 1
+            spoiled["cat"] = spoiled["fox"] = spoiled["dog"]
+            with pytest.raises(WorkerError, match="teacher 'hosted' gave no order for any of 3 queries"):
+                build_hosted()
+        finally:
+            hosted.close()
+
+
+def refusal() -> Json:
+    message = {"role": "assistant", "content": None, "refusal": "no"}
+    return {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+
+
+def test_nobody_is_asked_where_that_is_refused(folder: Path, models_dir: Path, tmp_path: Path) -> None:
+    class RefusedError(Exception):
+        pass
+
+    def refuse(untaught: Sequence[TrainingList]) -> None:
+        assert {item.query.id for item in untaught} == TRAIN.keys()
+        raise RefusedError
+
+    source = {"kind": "teacher", "teacher": "hosted", "dataset": folder / "small", "depth": 5}
+    with FakeServer(answers=sort_by_number) as server:
+        hosted = load_pipelines(write_config(tmp_path, models_dir=models_dir, url=server.url))
+        recipe = Recipe.model_validate({"sources": {"hosted": source}})
+        with pytest.raises(RefusedError):
+            build_lists(recipe, hosted, on_progress=lambda name, done, total: None, before_teaching=refuse)
+        hosted.close()
+        assert not server.received
+
+
 def test_a_run_teaches_candidates_that_come_shuffled(folder: Path, pipelines: Pipelines) -> None:
     lines = [f"fox Q0 fox-{i} {6 - i} {i} x\n" for i in range(5, 0, -1)]
     (folder / "teacher.trec").write_text("".join(lines))
@@ -108,6 +187,18 @@ def test_a_run_teaches_candidates_that_come_shuffled(folder: Path, pipelines: Pi
     assert [d.id for d in ordered.documents] == ["fox-2", "fox-4"]
     assert ordered.targets == (2.0, 4.0)
     assert ordered.source == "teacher:run"
+
+
+def test_only_the_queries_drawn_need_their_documents(folder: Path, pipelines: Pipelines) -> None:
+    """Queries and documents of a run that the collection lacks are those of another part of it."""
+    (folder / "teacher.trec").write_text("fox Q0 fox-1 1 9 x\nfox Q0 fox-2 2 8 x\nother Q0 other-1 1 9 x\n")
+    (folder / "first.trec").write_text("fox Q0 fox-2 1 9 x\nfox Q0 fox-1 2 8 x\nelse Q0 else-1 1 9 x\n")
+    source = {"kind": "run", "dataset": folder / "small", "run": folder / "teacher.trec"}
+    for more in ({}, {"first_stage": folder / "first.trec"}):
+        assert by_query(build(pipelines, run={**source, **more})) == {"fox": {"fox-1": -1.0, "fox-2": -2.0}}
+    (folder / "teacher.trec").write_text("fox Q0 fox-1 1 9 x\nfox Q0 fox-99 2 8 x\n")
+    with pytest.raises(InvalidInputError, match="lacks 1 documents of the run, 'fox-99'"):
+        build(pipelines, run=source)
 
 
 def test_logged_permutations(folder: Path, pipelines: Pipelines) -> None:
@@ -163,3 +254,4 @@ def test_weights_are_how_often() -> None:
     counts = [mixed.count(i) for i in range(10)]
     assert sorted(counts) == [2] * 5 + [3] * 5
     assert sum(i >= 100 for i in mixed) == 1
+    assert len(mix([(range(10), 1e-9)], Random(1))) == 1

@@ -1,5 +1,6 @@
 """`shortlist data` as a user runs it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -80,8 +81,11 @@ def test_a_hosted_model_writes_a_collection_to_train_on(folder: Path, monkeypatc
         assert len(server.received) == 8
         assert "8 queries" in run_here(*arguments, "--keep-if", "none")
         assert len(server.received) == 8
-        with pytest.raises(InvalidInputError, match="other settings"):
-            run_here(*arguments, "--seed", "1")
+        corpus.write_text(corpus.read_text().replace("text number 1 about the fox", "text number 7 about the fox"))
+        for other in ((), ("--seed", "1"), ("--max-new-tokens", "41")):
+            with pytest.raises(InvalidInputError, match="other settings"):
+                run_here(*arguments, *other)
+        assert len(server.received) == 8
     dataset = load_dataset("synthetic", split="train")
     assert len(dataset.queries) == 8
     recipe = {"sources": {"synthetic": {"kind": "qrels", "dataset": "synthetic", "depth": 5}}}
@@ -92,6 +96,56 @@ def test_a_hosted_model_writes_a_collection_to_train_on(folder: Path, monkeypatc
         assert item.query.id == f"synthetic-{item.documents[best].id}"
 
 
+def test_a_collection_that_is_there_is_not_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    before = {path: path.read_bytes() for path in (folder / "small").rglob("*") if path.is_file()}
+    with pytest.raises(InvalidInputError, match="has the documents of small; choose another folder"):
+        run_here("synthesize", "small", "--out", "small", "--server", "http://127.0.0.1:1/v1")
+    with pytest.raises(InvalidInputError, match="was not written here"):
+        run_here("synthesize", "python-docs", "--out", "small", "--server", "http://127.0.0.1:1/v1")
+    assert {path: path.read_bytes() for path in (folder / "small").rglob("*") if path.is_file()} == before
+
+
+def test_only_settings_that_queries_depend_on_are_compared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    corpus = folder / "small" / "corpus.jsonl"
+    corpus.write_text(corpus.read_text().replace("asks for", f"asks for {'or so they say in the old books ' * 2}"))
+    with FakeServer(answers=ask_for_topic) as server:
+        arguments = ["synthesize", "small", "--out", "synthetic", "--server", server.url, "--model", "hosted"]
+        arguments += ["--keep-if", "none", "--max-new-tokens", "60"]
+        run_here(*arguments, "--queries", "2")
+        assert {body["max_completion_tokens"] for body in server.bodies} == {60}
+        run_here(*arguments, "--queries", "2", "--temperature", "2", "--top-k", "9")
+        assert len(server.received) == 2
+        assert "30 queries" in run_here(*arguments, "--queries", "100")
+        assert len(server.received) == 30
+
+
+def test_a_teacher_is_not_paid_where_queries_leak(
+    folder: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    recipe = {"sources": {"hosted": {"kind": "teacher", "teacher": "hosted", "dataset": "small", "depth": 3}}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    write_collection(folder / "exam", qrels={"test": {"cat": {"ship-1": 1}}})
+
+    def answer(request: Json) -> str:
+        asked_about_dog = "does a dog come" in request["messages"][-1]["content"]
+        return "[/no] idea" if asked_about_dog else "[2] > [1] > [3]"
+
+    arguments = ["lists", "recipe.yaml", "--against", "exam", "--out"]
+    with FakeServer(answers=answer) as server:
+        write_config(folder, models_dir=models_dir, url=server.url)
+        with pytest.raises(InvalidInputError, match="1 queries and 0 documents"):
+            run_here(*arguments, "lists.jsonl")
+        with pytest.raises(InvalidInputError, match="small is a folder"):
+            run_here(*arguments, "small", "--drop-leaks")
+        assert not server.received
+        shown = run_here(*arguments, "lists.jsonl", "--drop-leaks")
+    assert "left out: 1 queries of hosted for which its teacher gave no order; query 'dog'" in shown
+    assert [item.query.id for item in read_lists(folder / "lists.jsonl")] == ["fox"]
+
+
 def test_a_local_model_writes_too(folder: Path, monkeypatch: pytest.MonkeyPatch, smollm2: str) -> None:
     monkeypatch.chdir(folder)
     corpus = folder / "small" / "corpus.jsonl"
@@ -99,3 +153,4 @@ def test_a_local_model_writes_too(folder: Path, monkeypatch: pytest.MonkeyPatch,
     shown = run_here("synthesize", "small", "--out", "local", "--queries", "1", "--model", smollm2, "--keep-if", "none")
     assert "of 1 documents" in shown
     assert (folder / "local" / "written.jsonl").read_text().count("document_id") == 1
+    assert json.loads((folder / "local" / "settings.json").read_text())["model"].startswith("smollm2-135m@")

@@ -68,6 +68,13 @@ def test_missed_documents_take_places_of_the_second_half() -> None:
     assert set("xy") <= set(ids)
 
 
+def test_missed_documents_leave_one_that_is_not_relevant() -> None:
+    made = by_qrels(ranking("a", "b", "c"), {"b": 1, "w": 1, "x": 1, "y": 1, "z": 1}, depth=3, most_missed=5)
+    assert made is not None
+    assert [d.id for d in made.documents if d.id in "abc"] == ["a", "b"]
+    assert sorted(made.targets) == [0.0, 1.0, 1.0]
+
+
 def test_nothing_can_be_learned_from_equal_grades() -> None:
     assert by_qrels(ranking("a", "b"), {}) is None
     assert by_qrels(ranking("a", "b"), {"a": 1, "b": 1}) is None

@@ -34,6 +34,17 @@ def test_the_title_of_a_document_counts() -> None:
     assert find_leaks([make_list("q", f"Foxes {PASSAGE}", "other")], [held_out])
 
 
+def test_an_excerpt_leaks_and_what_has_a_held_out_passage_among_much_else_does_not() -> None:
+    words = [f"word{i}" for i in range(80)]
+    long, excerpt, short = " ".join(words), " ".join(words[20:65]), " ".join(words[20:41])
+    found = find_leaks([make_list("q", excerpt, short)], [HeldOut("exam", (), (("p", long),))])
+    assert [(leak.id, leak.test_id, leak.similarity) for leak in found] == [(excerpt, "p", 1.0)]
+    assert find_leaks([make_list("q", long, "x")], [HeldOut("exam", (), (("p", excerpt),))]) == []
+    most = " ".join([*words[20:52], *(f"other{i}" for i in range(12))])  # 30 of 42 trigrams
+    (leak,) = find_leaks([make_list("q", most, "x")], [HeldOut("exam", (), (("p", long),))])
+    assert leak.similarity == pytest.approx(30 / 42)
+
+
 def test_progress_reaches_the_end() -> None:
     calls: list[tuple[int, int]] = []
     find_leaks([CLEAN], [HELD_OUT, HELD_OUT], on_progress=lambda done, total: calls.append((done, total)))
@@ -80,6 +91,15 @@ def test_a_test_set_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="--against-queries"):
         load_held_out(folder)
     assert load_held_out(folder, documents=False).queries
+
+
+def test_judged_documents_without_a_text_are_counted(tmp_path: Path) -> None:
+    some = load_held_out(write_collection(tmp_path / "some", [d for d in DOCUMENTS if d.id != "ship-2"]))
+    assert (len(some.documents), some.missing) == (2, 1)
+    none = write_collection(tmp_path / "none", [d for d in DOCUMENTS if d.id.startswith("fox")])
+    with pytest.raises(InvalidInputError, match="none of the 3 documents judged in test"):
+        load_held_out(none)
+    assert load_held_out(none, documents=False).missing == 0
 
 
 def test_the_same_id_with_another_text_is_no_leak(tmp_path: Path) -> None:

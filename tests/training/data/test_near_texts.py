@@ -24,6 +24,19 @@ def test_the_nearest_is_the_one_brute_force_finds(texts: list[str], text: str, t
         assert found[1] == pytest.approx(best)
 
 
+@given(st.lists(sentences, max_size=6), sentences, st.sampled_from([0.2, 0.5, 0.8, 1.0]))
+def test_a_long_text_is_near_what_contains_it(texts: list[str], text: str, threshold: float) -> None:
+    near = NearTexts(
+        [(str(i), t) for i, t in enumerate(texts)], shingles=word_trigrams, threshold=threshold, contained_from=3
+    )
+    own = word_trigrams(text)
+    sizes = [len(own) if len(own) >= 3 else len(own | s) for s in map(word_trigrams, texts)]
+    shares = [len(own & word_trigrams(t)) / max(size, 1) for t, size in zip(texts, sizes, strict=True)]
+    best = max(shares, default=0.0)
+    expected = None if best < threshold or best == 0 else (str(shares.index(best)), best)
+    assert near.nearest(text) == expected
+
+
 @pytest.mark.parametrize("form", ["The CAT, sat -- on\tthe mat!", "the cat sat on the mat", "Ｔhe cat sat on the ｍat"])
 def test_form_makes_no_difference(form: str) -> None:
     near = NearTexts([("a", "The cat sat on the mat.")], shingles=word_trigrams, threshold=1.0)

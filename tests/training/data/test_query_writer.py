@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rankers.errors import ConfigError, InvalidInputError
+from rankers.errors import ConfigError, InvalidInputError, WorkerError
 from rankers.llm.chat_engine import ChatEngine
 from rankers.llm_templates import load_prompt_template
 from rankers.types import Document
@@ -30,6 +30,21 @@ def test_a_hosted_model_sees_examples_and_the_beginning_of_the_document() -> Non
         assert asked(server) == "Document: one document\nRelevant query: one query\n\nDocument: text\nRelevant query:"
         first: Json = server.received[0].body["messages"][-1]
         assert "Document: Bread Wild yeasts ferment the flour\nRelevant" in first["content"]
+
+
+def test_a_refused_document_has_no_query_and_costs_no_other_its_own() -> None:
+    refusal = {"choices": [{"message": {"content": None, "refusal": "no"}, "finish_reason": "stop"}]}
+
+    def answer(request: Json) -> str | Json:
+        return refusal if "poison" in request["messages"][-1]["content"] else "what is it"
+
+    documents = [Document(str(i), "poison" if i == 3 else f"text {i}") for i in range(12)]
+    with FakeServer(answers=answer) as server, ChatEngine(server.url, model="hosted") as engine:
+        writer = QueryWriter(engine, examples=[])
+        assert writer.write(documents) == ["what is it"] * 3 + [""] + ["what is it"] * 8
+        assert len(server.received) == 12
+        with pytest.raises(WorkerError, match="refused to answer"):
+            writer.write(documents[3:4])
 
 
 @pytest.mark.parametrize("template", [CHAT, COMPLETION])

@@ -40,6 +40,8 @@ def test_relative_paths_are_those_of_the_file(tmp_path: Path) -> None:
         ("sources: {a: {kind: magic}}", "sources.a"),
         ("sources: {a: {kind: qrels}}", "sources.a.qrels.dataset: Field required"),
         ("sources: {a: {kind: qrels, dataset: d, weight: 0}}", "greater than 0"),
+        ("sources: {a: {kind: qrels, dataset: d, weight: .inf}}", "finite number"),
+        ("sources: {a: {kind: qrels, dataset: d, weight: .nan}}", "sources.a.qrels.weight"),
         ("sources: {a: {kind: qrels, dataset: d, dept: 3}}", "sources.a.qrels.dept"),
         ("sources: {a: {kind: teacher, dataset: d, teacher: t, targets: grades}}", "targets"),
     ],
@@ -52,3 +54,5 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
 def test_a_missing_recipe_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no recipe at"):
         load_recipe(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="is a folder"):
+        load_recipe(tmp_path)

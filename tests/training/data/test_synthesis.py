@@ -6,12 +6,22 @@ from pathlib import Path
 import pytest
 
 from index.encoders import Encoder
-from rankers.errors import InvalidInputError
+from rankers.errors import InvalidInputError, WorkerError
 from rankers.llm.chat_engine import ChatEngine
 from rankers.types import Document, Query, Ranking
 from tests.rankers.llm.fake_server import FakeServer, Json, Status
 from training.data.query_writer import QueryWriter
-from training.data.synthesis import WRITTEN_FILE, draw_documents, keep_consistent, write_collection, write_queries
+from training.data.synthesis import (
+    BATCH,
+    SETTINGS_FILE,
+    WRITTEN_FILE,
+    check_folder,
+    draw_documents,
+    hash_documents,
+    keep_consistent,
+    write_collection,
+    write_queries,
+)
 from training.evaluation.datasets import load_dataset
 
 LONG = "and that is all that there is to say about it, however long one may wish to talk in the evening by the fire"
@@ -122,14 +132,55 @@ def test_documents_are_drawn(encoder: Encoder) -> None:
 
 
 def test_a_failing_server_loses_nothing_that_was_written(tmp_path: Path) -> None:
-    from rankers.errors import WorkerError
-
     with FakeServer(answers=ask_about_number) as server, ChatEngine(server.url, model="m") as engine:
         write_queries(DOCUMENTS[:2], QueryWriter(engine), tmp_path, settings={}, on_progress=silent)
     with (
-        FakeServer(answers=ask_about_number, faults=[Status(400)]) as server,
+        FakeServer(answers=ask_about_number, faults=[Status(400)] * 4) as server,
         ChatEngine(server.url, model="m") as engine,
         pytest.raises(WorkerError),
     ):
         write_queries(DOCUMENTS, QueryWriter(engine), tmp_path, settings={}, on_progress=silent)
     assert (tmp_path / WRITTEN_FILE).read_text().count("document_id") == 2
+
+
+@pytest.mark.parametrize("place", [0, BATCH])
+def test_a_refused_document_is_not_asked_about_again(tmp_path: Path, place: int) -> None:
+    """The last of a batch and one too many is refused as one of several."""
+    documents = [Document(f"d{i}", f"the number {i} comes after {i - 1} {LONG}") for i in range(BATCH + 1)]
+
+    def answer(request: Json) -> str | Json:
+        query = ask_about_number(request)
+        refusal = {"message": {"content": None, "refusal": "no"}, "finish_reason": "stop"}
+        return {"choices": [refusal]} if query.split()[-1] == str(place) else query
+
+    with FakeServer(answers=answer) as server, ChatEngine(server.url, model="m") as engine:
+        for _ in range(2):
+            written = write_queries(documents, QueryWriter(engine), tmp_path, settings={}, on_progress=silent)
+            assert written.keys() == {document.id for document in documents} - {f"d{place}"}
+        assert len(server.received) == BATCH + 1
+
+
+def test_a_collection_of_others_is_not_replaced(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    write_collection(source, DOCUMENTS, {})
+    for folder in (source, tmp_path / "source" / ".." / "source"):
+        with pytest.raises(InvalidInputError, match="has the documents of"):
+            check_folder(folder, str(source))
+    with pytest.raises(InvalidInputError, match="has the documents of"):
+        check_folder(source, str(source / "corpus.jsonl"))
+    for i, there in enumerate(("corpus.jsonl", "queries.jsonl", "qrels/train.tsv")):
+        path = tmp_path / str(i) / there
+        path.parent.mkdir(parents=True)
+        path.write_text("")
+        with pytest.raises(InvalidInputError, match=r"was not written here .*choose another folder"):
+            check_folder(tmp_path / str(i), str(source))
+    check_folder(tmp_path / "new", str(source))
+    (source / SETTINGS_FILE).write_text("{}")
+    check_folder(source, "documents.jsonl")
+
+
+def test_documents_are_told_apart_by_ids_and_texts() -> None:
+    variants = [("a", "x", ""), ("b", "x", ""), ("a", "y", ""), ("a", "x", "t"), ("a", "", "x")]
+    hashes = {hash_documents([Document(i, text, title=title)]) for i, text, title in variants}
+    assert len(hashes) == len(variants)
+    assert hash_documents(DOCUMENTS) == hash_documents(list(DOCUMENTS)) != hash_documents(DOCUMENTS[::-1])

@@ -74,8 +74,14 @@ def test_bad_lines_are_named(tmp_path: Path) -> None:
         path.write_text(good + bad + "\n")
         with pytest.raises(InvalidInputError, match="line 2"):
             list(read_lists(path))
+    for bad_bytes in (b'{"query": "\xff"}', good.replace('"text": "', '"text": 7, "was": "').encode()):
+        path.write_bytes(good.encode() + bad_bytes)
+        with pytest.raises(InvalidInputError, match="line 2"):
+            list(read_lists(path))
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="shortlist data lists"):
         list(read_lists(tmp_path / "none.jsonl"))
+    with pytest.raises(InvalidInputError, match=r"cannot read training lists from .*: Is a directory"):
+        list(read_lists(tmp_path))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
-from rankers.errors import InvalidInputError
+from rankers.errors import InvalidInputError, TooLargeError
 from rankers.listwise.prompt import PromptBuilder
 from rankers.listwise.template import load_template
 from rankers.types import Document, Query
 from training.data.training_list import TrainingList
-from training.listwise.examples import ExampleStream
+from training.listwise.examples import ExampleStream, check_lengths
 from training.listwise.network import ModelTokenizer
 
 
@@ -70,6 +71,20 @@ def test_lists_of_the_same_documents_are_one_window(tokenizer: ModelTokenizer) -
     assert all(len({e.targets.index(1.0) for e in window}) == len(window) for window in windows)
 
 
+def test_a_list_that_is_there_twice_counts_twice(tokenizer: ModelTokenizer) -> None:
+    documents = tuple(Document(str(i), f"passage {i}") for i in range(4))
+    once, twice = (
+        TrainingList(Query(str(i), f"query {i}"), documents, tuple(float(i == j) for j in range(4)), "made")
+        for i in range(2)
+    )
+    stream = stream_of([once, twice, twice], tokenizer, sizes=(4, 4), queries=3)
+    turn = [stream[0], stream[1]]
+    assert sorted(len(window) for window in turn) == [1, 2]
+    assert all(len({example.prompt for example in window}) == len(window) for window in turn)
+    texts = [tokenizer.tokenizer.decode(list(example.prompt)) for window in turn for example in window]
+    assert [sum(f"query {i}" in text for text in texts) for i in range(2)] == [1, 2]
+
+
 def test_queries_for_which_nothing_shown_matters_are_left_out(tokenizer: ModelTokenizer) -> None:
     documents = tuple(Document(str(i), f"passage {i}") for i in range(8))
     lists = [
@@ -89,3 +104,49 @@ def test_lists_that_teach_nothing_are_refused(tokenizer: ModelTokenizer) -> None
         stream_of([TrainingList(Query("q", "x"), documents, (1.0, 1.0), "")], tokenizer)
     with pytest.raises(InvalidInputError, match="there are no training lists"):
         stream_of([], tokenizer)
+
+
+def lengths(stream: ExampleStream, item: TrainingList, *, writes: bool) -> int:
+    """Tokens the model reads of a list shown whole."""
+    example = stream.render(item, range(len(item.documents)))
+    return len(example.prompt) + (len(example.answer) - 1 if writes else 0)
+
+
+@pytest.mark.parametrize("writes", [True, False])
+@pytest.mark.parametrize("template", ["first", "first_small"])
+def test_a_list_longer_than_the_context_is_refused_to_the_token(
+    tokenizer: ModelTokenizer, colour_lists: list[TrainingList], template: str, writes: bool
+) -> None:
+    long = replace(colour_lists[3], query=Query("long", "which of these colours is the one of the sea " * 3))
+    free = ModelTokenizer(tokenizer.tokenizer, context_tokens=None)
+    builder = PromptBuilder(load_template(template), free, passage_tokens=20)
+    stream = ExampleStream([long], builder, free, sizes=(2, 6), seed=7)
+    needed = lengths(stream, long, writes=writes)
+
+    def check(context_tokens: int | None) -> None:
+        model = ModelTokenizer(tokenizer.tokenizer, context_tokens=context_tokens)
+        exact = PromptBuilder(load_template(template), model, passage_tokens=20)
+        check_lengths([*colour_lists, long], exact, model, candidates=6, writes=writes)
+
+    check(None)
+    check(needed)
+    with pytest.raises(
+        TooLargeError, match=f"query 'long' takes up to {needed} tokens, and the model reads {needed - 1}"
+    ):
+        check(needed - 1)
+
+
+def test_lists_that_are_short_for_sure_are_not_encoded(
+    tokenizer: ModelTokenizer, colour_lists: list[TrainingList]
+) -> None:
+    class Counting(ModelTokenizer):
+        encoded = 0
+
+        def encode(self, text: str) -> list[int]:
+            self.encoded += 1
+            return super().encode(text)
+
+    model = Counting(tokenizer.tokenizer, context_tokens=512)
+    builder = PromptBuilder(load_template("first"), model, passage_tokens=20)
+    check_lengths(colour_lists, builder, model, candidates=6, writes=True)
+    assert model.encoded == 0

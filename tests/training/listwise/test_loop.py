@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from rankers.listwise.template import load_template
 from rankers.llm.transformers_engine import TransformersEngine
 from rankers.registry import ModelRegistry
 from rankers.shipped import ADAPTER_FOLDER
+from rankers.types import Query
 from training.data.training_list import TrainingList, write_lists
 from training.listwise.dev import measure
 from training.listwise.examples import ExampleStream
@@ -188,6 +190,15 @@ def test_adapters_of_another_rank_are_refused(
         load_network(str(first.path), QUICK.model_copy(update={"adapter_rank": 8}))
 
 
+def test_adapters_of_another_scale_are_refused(
+    tmp_path: Path, tiny_model: Path, colour_lists: list[TrainingList]
+) -> None:
+    write_lists(tmp_path / "lists.jsonl", colour_lists)
+    first = run(tmp_path, tiny_model)
+    with pytest.raises(ConfigError, match="have scale 2, adapter_scale is 3; make it the same"):
+        load_network(str(first.path), QUICK.model_copy(update={"adapter_scale": 3}))
+
+
 def test_bfloat16_trains_float32_adapters_on_weights_that_stay_as_they_are(
     tmp_path: Path, tiny_model: Path, colour_lists: list[TrainingList]
 ) -> None:
@@ -232,6 +243,37 @@ run(Path({str(killed)!r}), Path({str(tiny_model)!r}), on_step=die)
     )
     one, other = weights_of(expected.path), weights_of(resumed.path)
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_that_diverges_stops_and_keeps_the_checkpoint_from_before(
+    tmp_path: Path, tiny_model: Path, colour_lists: list[TrainingList]
+) -> None:
+    write_lists(tmp_path / "lists.jsonl", colour_lists)
+    settings = QUICK.model_copy(
+        update={"learning_rate": 1e30, "steps_between_measurements": 1, "steps_between_checkpoints": 1}
+    )
+    told: list[Mapping[str, float]] = []
+    with pytest.raises(InvalidInputError, match=r"not finite at step 2; lower learning_rate \(now 1e\+30\)"):
+        run(tmp_path, tiny_model, settings, on_step=lambda _step, _steps, seen: told.append(seen))
+    assert told[0]["dev_ndcg"] > 0
+    assert told[1]["dev_ndcg"] == 0  # all logits are NaN
+    checkpoint = torch.load(tmp_path / "work" / "checkpoint.pt", weights_only=True)
+    assert checkpoint["progress"]["step"] == 1
+    assert checkpoint["progress"]["best_step"] == 0
+    assert not (tmp_path / "models").exists()
+
+
+def test_what_cannot_be_trained_is_refused_before_training(
+    tmp_path: Path, tiny_model: Path, colour_lists: list[TrainingList]
+) -> None:
+    write_lists(tmp_path / "lists.jsonl", colour_lists)
+    with pytest.raises(ConfigError, match="template 'insert_rank'"):
+        run(tmp_path, tiny_model, QUICK.model_copy(update={"template": "insert_rank"}))
+    long = replace(colour_lists[7], query=Query("long", "which colour is it " * 200))
+    write_lists(tmp_path / "lists.jsonl", [*colour_lists, long])
+    with pytest.raises(InvalidInputError, match=r"query 'long' takes up to .* lower max_candidates .* or leave it out"):
+        run(tmp_path, tiny_model)
+    assert not (tmp_path / "work").exists()
 
 
 def test_the_checkpoint_of_another_run_is_refused(

@@ -81,6 +81,25 @@ def test_neural_ndcg_of_a_cold_sort_is_one_minus_ndcg(order: list[int]) -> None:
     assert loss.item() == pytest.approx(1 - ndcg.item(), abs=1e-6)
 
 
+@given(lists())
+def test_neural_ndcg_is_its_formula(example: tuple[Tensor, Tensor]) -> None:
+    s, t = (np.array(values.tolist()) for values in example)
+    n = len(s)
+    rows = []
+    for i in range(1, n + 1):  # NeuralSort: which candidate is the i-th
+        logits = np.array([(n + 1 - 2 * i) * s[j] - sum(abs(s[j] - s[k]) for k in range(n)) for j in range(n)])
+        rows.append(np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum())
+    matrix = np.array(rows)
+    for _ in range(50):  # Sinkhorn: columns, then rows
+        matrix = matrix / matrix.sum(axis=0)
+        matrix = matrix / matrix.sum(axis=1, keepdims=True)
+    gains = 2**t - 1
+    discounts = 1 / np.log2(np.arange(2, n + 2))
+    expected = 1 - (matrix @ gains * discounts).sum() / (np.sort(gains)[::-1] * discounts).sum()
+    found = neural_ndcg(*example, where=everywhere(example[0]), temperature=1.0)
+    assert found.item() == pytest.approx(expected, abs=1e-9)
+
+
 @each_loss
 def test_gradient_agrees_with_differences(loss: Loss) -> None:
     scores = torch.tensor([[0.3, -1.2, 0.9, 2.1], [0.5, 0.1, -0.4, 7.0]], dtype=torch.float64, requires_grad=True)
