@@ -267,7 +267,7 @@ def test_a_gguf_file_is_read_directly_and_as_saved(tmp_path: Path) -> None:
     assert direct.chat_text("s", "u") == saved.chat_text("s", "u")
     prompt, candidates = direct.encode(text), [3, 30, 200]
     (one,), (two,) = (model.next_token_logits([prompt], [candidates]) for model in (direct, saved))
-    np.testing.assert_array_equal(one, two)
+    np.testing.assert_allclose(one, two, rtol=0, atol=1e-6)  # the same weights; where they lie in memory rounds sums
 
 
 def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
