@@ -181,22 +181,17 @@ def test_training_goes_on_with_the_same_adapters(
         torch.testing.assert_close(value, merged[name])
 
 
-def test_adapters_of_another_rank_are_refused(
+def test_adapters_of_another_rank_or_scale_are_refused(
     tmp_path: Path, tiny_model: Path, colour_lists: list[TrainingList]
 ) -> None:
     write_lists(tmp_path / "lists.jsonl", colour_lists)
     first = run(tmp_path, tiny_model)
-    with pytest.raises(ConfigError, match="have rank 4, adapter_rank is 8; make it the same"):
-        load_network(str(first.path), QUICK.model_copy(update={"adapter_rank": 8}))
-
-
-def test_adapters_of_another_scale_are_refused(
-    tmp_path: Path, tiny_model: Path, colour_lists: list[TrainingList]
-) -> None:
-    write_lists(tmp_path / "lists.jsonl", colour_lists)
-    first = run(tmp_path, tiny_model)
-    with pytest.raises(ConfigError, match="have scale 2, adapter_scale is 3; make it the same"):
-        load_network(str(first.path), QUICK.model_copy(update={"adapter_scale": 3}))
+    for change, message in (
+        ({"adapter_rank": 8}, "have rank 4, adapter_rank is 8; make it the same"),
+        ({"adapter_scale": 3}, "have scale 2, adapter_scale is 3; make it the same"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_network(str(first.path), QUICK.model_copy(update=change))
 
 
 def test_bfloat16_trains_float32_adapters_on_weights_that_stay_as_they_are(

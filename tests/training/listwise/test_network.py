@@ -14,21 +14,12 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GPT2Config, GraniteConfig, PretrainedConfig
 
 from rankers.errors import ConfigError
+from tests.rankers.llm.test_transformers_engine import SHAPE
 from tests.rankers.models import CONTEXT, TOKENS, byte_tokenizer, plain_logits, random_network
 from training.listwise.examples import Example
 from training.listwise.network import ListwiseNetwork, load_network
 from training.listwise.settings import ListwiseSettings
 
-SHAPE: dict[str, Any] = {
-    "vocab_size": len(TOKENS),
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": CONTEXT,
-    "pad_token_id": 0,
-}
 SETTINGS = ListwiseSettings(adapter_rank=0, noise=0)
 
 
