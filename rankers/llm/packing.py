@@ -122,7 +122,7 @@ def packed_states(body: Any, packing: Packing, counts: Sequence[int], **options:
         The layout.
     counts
         For each prompt, how many of its last positions are wanted.
-    options
+    **options
         For `packed_attention`.
 
     Returns
