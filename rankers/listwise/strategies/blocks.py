@@ -159,7 +159,8 @@ def _connected(blocks: Sequence[Window], count: int) -> bool:
 def _latin_square(candidates: Sequence[int], size: int, repeats: int) -> list[Window]:
     """Rows, columns, and the symbols of the squares (m row + column) mod side for m = 1, 2, ...
 
-    Those squares are Latin, and orthogonal to each other, where no m has a factor in common with the side.
+    Those squares are Latin, and orthogonal to each other, where no m has a factor in common with the side. A side that
+    is large for the candidates keeps them apart: there are fewer repeats then.
     """
     multipliers = range(1, repeats - 1)
     for side in itertools.count(max(math.isqrt(len(candidates) - 1) + 1, math.ceil(len(candidates) / size))):
@@ -173,7 +174,10 @@ def _latin_square(candidates: Sequence[int], size: int, repeats: int) -> list[Wi
                 blocks[kind * side + place].append(candidate)
         if max(map(len, blocks)) <= size:
             break
-    return [tuple(block) for block in blocks]
+    windows = [tuple(block) for block in blocks]
+    if repeats > 2 and not _connected(windows, len(candidates)):
+        return _latin_square(candidates, size, repeats - 1)
+    return windows
 
 
 def _triangular(candidates: Sequence[int], size: int) -> list[Window]:

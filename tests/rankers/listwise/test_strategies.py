@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rankers.errors import ConfigError
@@ -335,6 +335,7 @@ def test_equi_replicate_blocks_are_even(count: int, size: int, repeats: int, see
 
 
 @many
+@example(3, 2, 4, "latin-square", 0)
 @given(
     st.sampled_from([20, 50, 100]) | st.integers(2, 120),
     st.integers(2, 6),
