@@ -52,7 +52,7 @@ def tracked_run(
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment(experiment)
     kept = folder / RUN_FILE
-    store, _, earlier = kept.read_text().partition(" ") if kept.is_file() else ("", "", "")
+    store, _, earlier = kept.read_text().rpartition(" ") if kept.is_file() else ("", "", "")
     with mlflow.start_run(run_id=earlier if store == uri else None) as run:
         kept.write_text(f"{uri} {run.info.run_id}")
         mlflow.log_params(dict(parameters))

@@ -13,6 +13,7 @@ class TrainerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_tokens: int = Field(160, ge=8, le=8192)
+    """Of a text, or a pair; no more than the model reads."""
     epochs: int = Field(1, ge=1)
     steps: int | None = Field(None, ge=1)
     """Stop here, if the epochs have not ended before."""

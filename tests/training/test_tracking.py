@@ -46,7 +46,7 @@ def test_a_run_that_fails_is_noted_as_failed(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_goes_on_as_the_same(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = f"sqlite:///{tmp_path}/my runs.db"
     options = {"experiment": "rankers", "parameters": {"steps": 3}, "folder": tmp_path}
     with contextlib.suppress(OSError), tracked_run(uri, **options) as log:  # type: ignore[arg-type]
         log(1, {"loss": 2.0})

@@ -176,11 +176,7 @@ def _train(
     steps = sum(math.ceil(len(columns["query"]) / settings.queries_per_step) for columns in rows.values())
     arguments = on_one_device(
         SentenceTransformerTrainingArguments(
-            **trainer_arguments(
-                folder,
-                settings,
-                steps=steps,
-            ),
+            **trainer_arguments(folder, settings, steps=steps),
             per_device_train_batch_size=share_of("queries_per_step", settings.queries_per_step),
             # Another query's documents are negatives: none of them may be its own.
             batch_sampler="no_duplicates",
