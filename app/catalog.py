@@ -276,14 +276,15 @@ class Catalog:
                 pipeline = await asyncio.to_thread(self._open, name, None)
                 await self._take_over(name, pipeline)
                 self._failures.pop(name, None)
-        except (NotReadyError, NotFoundError, OverloadedError, DeadlineError) as error:
-            self._fail(name, _Failure(str(error), may_pass=True, models=models))
         except Exception as error:
             if await asyncio.to_thread(self._has_moved, name, models):
                 return  # what failed is not what was looked up; the next look sees both
-            if not isinstance(error, ShortlistError):
-                logger.error("pipeline %r cannot be opened", name, exc_info=error)
-            self._fail(name, _Failure(str(error), may_pass=False, models=models))
+            if isinstance(error, NotReadyError | NotFoundError | OverloadedError | DeadlineError):
+                self._fail(name, _Failure(str(error), may_pass=True, models=models))
+            else:
+                if not isinstance(error, ShortlistError):
+                    logger.error("pipeline %r cannot be opened", name, exc_info=error)
+                self._fail(name, _Failure(str(error), may_pass=False, models=models))
         if name in self._failures and name in self._live:
             await self._refresh_index(name, self._live[name])
 

@@ -263,8 +263,7 @@ def test_a_version_that_cannot_serve_leaves_the_old_one_serving(
         harm(path)
     with service(folder) as client:
         registry.promote("ranker", "v3")
-        # A promotion while the service looks may be refused under the label from before it, until the next look.
-        wait_until(lambda: "ranker@v3" in str(state(client)["reason"]))
+        wait_until(lambda: state(client)["reason"] is not None)
         rejected = state(client)
         assert rejected["models"] == {"ltr": "ranker@v1"}
         assert rejected["reason"].startswith("ltr:ranker@v3 was not taken over: ")
